@@ -1,0 +1,2 @@
+//! Chat backend.
+fn main() {}

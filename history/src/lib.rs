@@ -1,0 +1,1 @@
+//! The history of each partition as an interval in an embedded store.

@@ -1,0 +1,1 @@
+//! The versioned protocol buffers and their generated code.

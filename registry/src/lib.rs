@@ -1,0 +1,1 @@
+//! Where a user is: the consistent-hash ring over registry members.

@@ -1,0 +1,1 @@
+//! The role that appends, owns partitions and serves backends.

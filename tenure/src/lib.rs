@@ -1,0 +1,1 @@
+//! The delivery protocol as pure state machines: Owner (router side) and Node (gateway side).

@@ -1,0 +1,1 @@
+//! The words every crate shares: channels, positions, cursors, error kinds, limits.

@@ -1,0 +1,1 @@
+//! Sans-io codecs of the client transports: WebSocket, SSE, NDJSON, chunked bodies.
