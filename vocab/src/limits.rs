@@ -1,0 +1,90 @@
+//! Every limit on what a peer may send or make us hold, with its reason. What is configurable takes its default here.
+
+/// Bytes of a channel name: Kafka keys and cursors stay small, and 255 is what file systems taught everyone.
+pub const CHANNEL_BYTES_LIMIT: usize = 255;
+/// Bytes of an event name: it stands in every SSE block.
+pub const EVENT_NAME_BYTES_LIMIT: usize = 128;
+/// Bytes of one event's data, and of one client message.
+pub const EVENT_BYTES_LIMIT: usize = 64 * 1024;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_LIMIT: usize = 128;
+/// Bytes of a cursor as text: the cursor of a connection with the most channels fits.
+pub const CURSOR_BYTES_LIMIT: usize = 4096;
+/// A cursor longer than this rides at most once a second, with pings and on close.
+pub const CURSOR_BYTES_EVERY_FLUSH: usize = 256;
+/// Channels that one connection may follow, the implicit ones apart.
+pub const CHANNELS_PER_CONNECTION_LIMIT: usize = 128;
+/// Nesting of JSON: no recursive reader behind us overflows its stack.
+pub const JSON_DEPTH_LIMIT: usize = 64;
+/// Items of one `PublishBatch`, and channels and users of one `Publish`.
+pub const BATCH_ITEMS_LIMIT: usize = 1000;
+/// Bytes of one request to the API port: a full batch of ordinary events, not of the largest.
+pub const API_REQUEST_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes of a request's head on the public port.
+pub const REQUEST_HEAD_BYTES_LIMIT: usize = 16 * 1024;
+/// Header fields of a request on the public port.
+pub const REQUEST_HEADERS_LIMIT: usize = 64;
+/// Milliseconds in which a request's head must have arrived: slow-header attacks end here.
+pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds in which a `POST /v1/messages` body must have arrived.
+pub const REQUEST_BODY_TIMEOUT_MS: u64 = 10_000;
+/// Bytes that may wait for one slow socket before its policy applies.
+pub const OUTBOX_BYTES_LIMIT: usize = 1024 * 1024;
+/// Milliseconds that the oldest byte may wait for a slow socket before its policy applies.
+pub const OUTBOX_AGE_LIMIT_MS: u64 = 30_000;
+/// Milliseconds of quiet after which a connection is pinged.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+/// Milliseconds that a WebSocket may leave a ping unanswered before it is closed.
+pub const PONG_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds of unacknowledged data after which the kernel gives a socket up (`TCP_USER_TIMEOUT`).
+pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;
+/// Longest `wait` of a long poll, in milliseconds: below the idle timeout of common proxies (60 s).
+pub const POLL_WAIT_LIMIT_MS: u64 = 55_000;
+/// Events in one poll's answer: the cursor leads on to the rest.
+pub const POLL_EVENTS_LIMIT: usize = 1000;
+/// Bytes of one poll's answer after which no further event is added.
+pub const POLL_BYTES_LIMIT: usize = 1024 * 1024;
+/// The most that `last=` may ask for in one channel.
+pub const LAST_LIMIT: u32 = 1000;
+/// Milliseconds that the first `state` waits for the outcome of each channel before it names the rest `pending`.
+pub const STATE_GRACE_MS: u64 = 200;
+/// Messages of one connection that may wait for the log's ack; the next is refused with `rate_limited`.
+pub const UPSTREAM_IN_FLIGHT_LIMIT: usize = 64;
+/// Fragments of one WebSocket message.
+pub const FRAGMENTS_PER_MESSAGE_LIMIT: u32 = 1024;
+/// Milliseconds that a channel stays held on a node after its last subscriber left.
+pub const UNWANT_LINGER_MS: u64 = 60_000;
+/// Bytes that a router may have queued to one node before its tenures fall behind.
+pub const STREAM_BYTES_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes of recent rows that an owner keeps for tenures that fell behind.
+pub const TAIL_RING_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+/// Rows read from the store or the log in one step of a partition task.
+pub const READ_ROWS_LIMIT: usize = 256;
+/// Bytes read from the store or the log in one step of a partition task.
+pub const READ_BYTES_LIMIT: usize = 256 * 1024;
+/// Milliseconds of record time in which an idempotency key is remembered.
+pub const IDEMPOTENCY_WINDOW_MS: u64 = 120_000;
+/// Offsets in which an idempotency key is remembered, so that the window's memory is bounded.
+pub const IDEMPOTENCY_WINDOW_OFFSETS: u64 = 262_144;
+/// Appends that may wait for the embedded log's writer, all callers together.
+pub const APPEND_QUEUE_LIMIT: usize = 8192;
+/// Commands that the shards may have queued to the gateway's node task.
+pub const NODE_QUEUE_LIMIT: usize = 65_536;
+/// Batches that may wait for one shard.
+pub const SHARD_QUEUE_LIMIT: usize = 1024;
+/// Free bytes on the data directory's file system below which publishes are refused.
+pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Files that a process keeps free of client connections: logs, stores, listeners.
+pub const RESERVED_FILES: u64 = 256;
+
+const _: () = {
+    assert!(CURSOR_BYTES_EVERY_FLUSH < CURSOR_BYTES_LIMIT);
+    // A cursor travels in a header or a URL: it must leave room for the rest of the head.
+    assert!(CURSOR_BYTES_LIMIT * 2 < REQUEST_HEAD_BYTES_LIMIT);
+    // One event always fits: into an outbox, into a poll's answer, into a stream's room.
+    assert!(EVENT_BYTES_LIMIT * 2 < OUTBOX_BYTES_LIMIT);
+    assert!(EVENT_BYTES_LIMIT * 2 < POLL_BYTES_LIMIT);
+    assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
+    // A ping leaves before a proxy's usual 60 s and is answered before the next.
+    assert!(PING_INTERVAL_MS + PONG_TIMEOUT_MS < 60_000 && PONG_TIMEOUT_MS < PING_INTERVAL_MS);
+};
