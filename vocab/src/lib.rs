@@ -6,7 +6,7 @@
 
 mod channel;
 mod cursor;
-mod error_kind;
+pub mod error_kind;
 mod event;
 mod ids;
 mod json;

@@ -65,7 +65,7 @@ pub const READ_BYTES_LIMIT: usize = 256 * 1024;
 /// Milliseconds of record time in which an idempotency key is remembered.
 pub const IDEMPOTENCY_WINDOW_MS: u64 = 120_000;
 /// Offsets in which an idempotency key is remembered, so that the window's memory is bounded.
-pub const IDEMPOTENCY_WINDOW_OFFSETS: u64 = 262_144;
+pub const IDEMPOTENCY_WINDOW_OFFSETS: u64 = 65_536;
 /// Appends that may wait for the embedded log's writer, all callers together.
 pub const APPEND_QUEUE_LIMIT: usize = 8192;
 /// Commands that the shards may have queued to the gateway's node task.

@@ -1,0 +1,389 @@
+//! The router's side of one partition: who owns it, who wants what in it, and how far each node has been sent.
+
+mod tenure;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, Term, limits};
+
+use crate::frame::{StreamId, ToNode, ToRouter, event_cost};
+use tenure::Tenure;
+
+/// Names one attempt to own the partition; drawn anew for each assignment and each retake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nonce(pub u128);
+
+/// What the owner is shown of one log record, after its verdict, and after its row is readable in [`Rows`].
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A takeover, anybody's.
+    Takeover(Nonce),
+    /// An event to deliver.
+    Event(Arc<Event>),
+    /// A record that could not be read: its channel's followers are told.
+    DeadLetter(Channel),
+    /// Nothing to deliver: a repeat, a conflict, a marker.
+    Nothing,
+}
+
+/// What the owner asks its driver to do besides sending frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnerOut {
+    /// Append a takeover record with this nonce.
+    AppendTakeover(Nonce),
+    /// Another router took over and the partition is still assigned here: call [`Owner::retake`] after a pause.
+    TakenOver,
+    /// This frame goes to this stream at once, whatever its room.
+    Send(StreamId, ToNode),
+    /// Ask the log for its high watermark and tell [`Owner::high_watermark`].
+    AskHighWatermark,
+    /// Read the log from here for a tenure that fell behind the ring, and tell [`Owner::log_rows`].
+    ReadLog {
+        /// The stream whose tenure fell behind.
+        stream: StreamId,
+        /// Its send pointer.
+        from: Offset,
+    },
+}
+
+/// The history could not be read; the Want stays and is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("history is not readable: {0}")]
+pub struct RowsError(pub String);
+
+/// Some rows in order, and whether that was all.
+pub type Chunk = (Vec<Arc<Event>>, bool);
+
+/// Past events of this partition, as the store has them. Every row below H is readable.
+pub trait Rows {
+    /// The first offset of the interval that the store covers.
+    fn floor(&self) -> Offset;
+    /// The first offset that the log still has: below it nothing will come back.
+    fn log_start(&self) -> Offset;
+    /// Rows of `channel` below this may be missing although the interval covers them.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn evicted(&self, channel: &Channel) -> Result<Offset, RowsError>;
+    /// Rows of `channel` in `[from, upto)`, in order, at most about one step's worth; `true` when that was all.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn read(
+        &self,
+        channel: &Channel,
+        from: Offset,
+        upto: Offset,
+    ) -> Result<(Vec<Arc<Event>>, bool), RowsError>;
+    /// From where the last `count` rows below `upto` begin.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn first_of_last(&self, channel: &Channel, count: u32, upto: Offset) -> Result<Offset, RowsError>;
+    /// From where the rows of at least `time_ms` begin.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn first_since(&self, channel: &Channel, time_ms: u64, upto: Offset) -> Result<Offset, RowsError>;
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Owner {
+    partition: PartitionId,
+    epoch: LogEpoch,
+    /// The nonce of the current assignment; `None` while not assigned.
+    nonce: Option<Nonce>,
+    /// The term, while serving.
+    term: Option<Term>,
+    /// H: the next offset to consume.
+    h: Offset,
+    /// Recent rows for send pointers behind H, and the first offset from which the ring is complete.
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    ring_floor: Offset,
+    /// Dead letters not yet passed by every send pointer.
+    lost: VecDeque<(Offset, Channel)>,
+    streams: BTreeMap<StreamId, Option<Tenure>>,
+    /// The router's read is at most this old: when it asked for the high watermark that it has since reached.
+    fresh_at_ms: u64,
+    /// A high watermark not reached yet, and when it was asked for.
+    target: Option<(Offset, u64)>,
+    out: Vec<OwnerOut>,
+}
+
+impl Owner {
+    /// An owner that is not assigned yet and has consumed everything below `h`.
+    #[must_use]
+    pub fn new(partition: PartitionId, epoch: LogEpoch, h: Offset) -> Self {
+        Self {
+            partition,
+            epoch,
+            nonce: None,
+            term: None,
+            h,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            ring_floor: h,
+            lost: VecDeque::new(),
+            streams: BTreeMap::new(),
+            fresh_at_ms: 0,
+            target: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// H: the next offset to consume.
+    #[must_use]
+    pub fn h(&self) -> Offset {
+        self.h
+    }
+
+    /// The term, while serving.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
+    /// Takes what the driver is asked to do.
+    pub fn take_out(&mut self) -> Vec<OwnerOut> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The log's group gave us the partition: take over under `nonce`.
+    pub fn assigned(&mut self, nonce: Nonce) {
+        self.stop();
+        self.nonce = Some(nonce);
+        self.out.push(OwnerOut::AppendTakeover(nonce));
+    }
+
+    /// The pause after a foreign takeover is over and the partition is still assigned: try again under a new nonce.
+    pub fn retake(&mut self, nonce: Nonce) {
+        if self.nonce.is_some() && self.term.is_none() {
+            self.assigned(nonce);
+        }
+    }
+
+    /// The partition is no longer ours; voids the nonce at once, also one whose takeover is on its way.
+    pub fn revoked(&mut self) {
+        self.nonce = None;
+        self.stop();
+    }
+
+    /// The record at `offset` has been consumed and, if it is an event, its row is readable.
+    pub fn consumed(&mut self, offset: Offset, record: Record, floor: Offset) {
+        debug_assert!(offset >= self.h, "the log is consumed in order");
+        self.h = offset.next();
+        match record {
+            Record::Takeover(nonce) => self.takeover_consumed(offset, nonce, floor),
+            Record::Event(event) => {
+                debug_assert_eq!(event.offset, Some(offset));
+                self.ring_bytes += event_cost(&event);
+                self.ring.push_back(event);
+                while self.ring_bytes > limits::TAIL_RING_BYTES_LIMIT {
+                    let Some(old) = self.ring.pop_front() else { break };
+                    self.ring_bytes -= event_cost(&old);
+                    self.ring_floor = old.offset.unwrap_or_default().next();
+                }
+            }
+            Record::DeadLetter(channel) => self.lost.push_back((offset, channel)),
+            Record::Nothing => {}
+        }
+        if let Some((target, asked_ms)) = self.target
+            && self.h >= target
+        {
+            self.fresh_at_ms = self.fresh_at_ms.max(asked_ms);
+            self.target = None;
+        }
+    }
+
+    /// Rule 1: owner and term are a pure function of the log, and only the current nonce serves.
+    fn takeover_consumed(&mut self, offset: Offset, nonce: Nonce, floor: Offset) {
+        if self.nonce == Some(nonce) {
+            let term = Term::of_takeover_at(offset);
+            self.stop();
+            self.term = Some(term);
+            for stream in self.streams.keys() {
+                self.out.push(OwnerOut::Send(*stream, self.owned(term, floor)));
+            }
+        } else if self.term.is_some() {
+            self.stop();
+            self.out.push(OwnerOut::TakenOver);
+        }
+    }
+
+    /// Ends the tenure, if there is one, and says so.
+    fn stop(&mut self) {
+        let Some(term) = self.term.take() else { return };
+        for (stream, tenure) in &mut self.streams {
+            *tenure = None;
+            self.out.push(OwnerOut::Send(*stream, ToNode::Ended { partition: self.partition, term }));
+        }
+    }
+
+    fn owned(&self, term: Term, floor: Offset) -> ToNode {
+        ToNode::Owned { partition: self.partition, term, epoch: self.epoch, floor }
+    }
+
+    /// A node attached. Its tenure begins with its Resume.
+    pub fn attached(&mut self, stream: StreamId, floor: Offset) {
+        self.streams.insert(stream, None);
+        if let Some(term) = self.term {
+            self.out.push(OwnerOut::Send(stream, self.owned(term, floor)));
+        }
+    }
+
+    /// A node's stream ended, and with it everything that was known about it.
+    pub fn detached(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
+    }
+
+    /// A frame from a node. What is not of the current tenure on this stream is ignored (rule 4).
+    pub fn on_frame(&mut self, stream: StreamId, frame: ToRouter, floor: Offset) {
+        let Some(slot) = self.streams.get_mut(&stream) else { return };
+        let Some(serving) = self.term else { return };
+        match frame {
+            ToRouter::Resume { term, n, from, channels, .. }
+                if term == serving && slot.as_ref().is_none_or(|tenure| tenure.n < n) =>
+            {
+                *slot = Some(Tenure::open(n, from.unwrap_or(self.h), channels));
+            }
+            ToRouter::Want { term, n, number, want, channel, from, .. } if term == serving => {
+                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n) {
+                    tenure.want(number, want, channel, from);
+                }
+            }
+            ToRouter::Unwant { term, n, number, channel, .. } if term == serving => {
+                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n) {
+                    tenure.unwant(number, channel);
+                }
+            }
+            ToRouter::Ack { term, n, next, number, held, held_xor, .. } if term == serving => {
+                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n)
+                    && !tenure.ack(next, number, held, held_xor)
+                {
+                    *slot = None;
+                    let again = self.owned(serving, floor);
+                    self.out.push(OwnerOut::Send(stream, again));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The log's high watermark, as asked for at `asked_ms`.
+    pub fn high_watermark(&mut self, next: Offset, asked_ms: u64) {
+        if self.h >= next {
+            self.fresh_at_ms = self.fresh_at_ms.max(asked_ms);
+        } else if self.target.is_none() {
+            self.target = Some((next, asked_ms));
+        }
+        for tenure in self.streams.values_mut().flatten() {
+            tenure.high_watermark(next, asked_ms);
+        }
+    }
+
+    /// Rows of the log for a tenure that fell behind the ring: every event of the partition in `[from, upto)`.
+    pub fn log_rows(&mut self, stream: StreamId, from: Offset, rows: Vec<Arc<Event>>, upto: Offset) {
+        if let Some(Some(tenure)) = self.streams.get_mut(&stream) {
+            tenure.log_rows(from, rows, upto);
+        }
+    }
+
+    /// The log no longer has what a tenure that fell behind still needed.
+    pub fn log_gone(&mut self, stream: StreamId, start: Offset) {
+        let (partition, term) = (self.partition, self.term);
+        if let (Some(Some(tenure)), Some(term)) = (self.streams.get_mut(&stream), term) {
+            if tenure.s < start {
+                tenure.s = start;
+                let lost = ToNode::Lost { partition, term, n: tenure.n, channel: None, upto: start };
+                self.out.push(OwnerOut::Send(stream, lost));
+            }
+            tenure.reading = false;
+        }
+    }
+
+    /// Sends an ephemeral event to the nodes that want its channel and are not behind; says to how many.
+    pub fn ephemeral(&mut self, event: &Arc<Event>, has_room: impl Fn(StreamId) -> bool) -> usize {
+        debug_assert_eq!(event.offset, None);
+        let Some(term) = self.term else { return 0 };
+        let mut routed = 0;
+        for (stream, slot) in &self.streams {
+            let Some(tenure) = slot else { continue };
+            if tenure.s >= self.h && tenure.is_wanted(&event.channel) && has_room(*stream) {
+                let frame =
+                    ToNode::Event { partition: self.partition, term, n: tenure.n, event: Arc::clone(event) };
+                self.out.push(OwnerOut::Send(*stream, frame));
+                routed += 1;
+            }
+        }
+        routed
+    }
+
+    /// Streams whose tenure is open here.
+    pub fn open_streams(&self) -> Vec<StreamId> {
+        self.streams.iter().filter(|(_, tenure)| tenure.is_some()).map(|(stream, _)| *stream).collect()
+    }
+
+    /// How far H is ahead of the slowest open tenure, in offsets.
+    #[must_use]
+    pub fn furthest_behind(&self) -> u64 {
+        self.streams.values().flatten().map(|tenure| self.h.0.saturating_sub(tenure.s.0)).max().unwrap_or(0)
+    }
+
+    /// Sends to one stream what its tenure is owed, up to about `room` bytes. True when something is left to send.
+    pub fn pump(
+        &mut self,
+        stream: StreamId,
+        room: usize,
+        rows: &dyn Rows,
+        now_ms: u64,
+        send: &mut dyn FnMut(ToNode),
+    ) -> bool {
+        let Some(term) = self.term else { return false };
+        let Some(Some(tenure)) = self.streams.get_mut(&stream) else { return false };
+        let view = tenure::View {
+            partition: self.partition,
+            term,
+            epoch: self.epoch,
+            stream,
+            h: self.h,
+            ring: &self.ring,
+            ring_floor: self.ring_floor,
+            lost: &self.lost,
+            rows,
+            now_ms,
+        };
+        let before = tenure.s;
+        let more = tenure.pump(&view, room, send, &mut self.out);
+        debug_assert!(tenure.s >= before, "S only rises");
+        more
+    }
+
+    /// Sends a Mark to each tenure that has room: its send pointer, if it moved or `heartbeat` is due.
+    pub fn mark(&mut self, heartbeat: bool, now_ms: u64, send: &mut dyn FnMut(StreamId, ToNode)) {
+        let Some(term) = self.term else { return };
+        let age_ms = now_ms.saturating_sub(self.fresh_at_ms);
+        for (stream, slot) in &mut self.streams {
+            let Some(tenure) = slot else { continue };
+            let Some(next) = tenure.due_mark(self.h, heartbeat) else { continue };
+            send(*stream, ToNode::Mark { partition: self.partition, term, n: tenure.n, next, age_ms });
+        }
+        self.forget_lost();
+    }
+
+    /// The least offset that every attached node with an open tenure has acknowledged; H when there is none.
+    #[must_use]
+    pub fn acked(&self) -> Offset {
+        self.streams.values().flatten().map(|tenure| tenure.acked).min().unwrap_or(self.h).min(self.h)
+    }
+
+    /// Dead letters that every send pointer has passed are told to all; a later subscriber learns from `evicted`.
+    fn forget_lost(&mut self) {
+        let least = self.streams.values().flatten().map(|tenure| tenure.s).min().unwrap_or(self.h);
+        while self.lost.front().is_some_and(|(offset, _)| *offset < least) {
+            self.lost.pop_front();
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! One tenure on one stream: the send pointer S, the wants, and the Wants still to be answered.
+//!
+//! Reading S, cutting a History and adding its want are one step of [`Tenure::pump`] (rule 7); nothing else moves S.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, Term, limits};
+
+use super::{Chunk, OwnerOut, Rows, RowsError};
+use crate::frame::{LostReason, Outcome, StreamId, ToNode, WantFrom, WantId, event_cost};
+
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What a pump may look at besides its own tenure.
+pub(super) struct View<'a> {
+    pub(super) partition: PartitionId,
+    pub(super) term: Term,
+    pub(super) epoch: LogEpoch,
+    pub(super) stream: StreamId,
+    pub(super) h: Offset,
+    pub(super) ring: &'a VecDeque<Arc<Event>>,
+    pub(super) ring_floor: Offset,
+    pub(super) lost: &'a VecDeque<(Offset, Channel)>,
+    pub(super) rows: &'a dyn Rows,
+    pub(super) now_ms: u64,
+}
+
+/// A Want or Unwant in the order in which it came.
+#[derive(Debug)]
+enum Step {
+    Want(PendingWant),
+    Unwant(Channel),
+}
+
+#[derive(Debug)]
+struct PendingWant {
+    want: WantId,
+    channel: Channel,
+    from: WantFrom,
+    /// Set once the first chunk went out: the next offset to read and what was said.
+    progress: Option<(Offset, Outcome)>,
+    /// For a `next` above H: a high watermark asked for after the Want has been seen.
+    watermark: Watermark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watermark {
+    NotAsked,
+    Asked { at_ms: u64 },
+    Seen(Offset),
+}
+
+/// What became of a Want when it was tried.
+enum Tried {
+    /// Answered to the end; its want is in force.
+    Done,
+    /// One chunk went out; go on with it when there is room.
+    More,
+    /// It waits for the interval, the watermark or the store: others go first.
+    Waits,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tenure {
+    pub(super) n: u64,
+    pub(super) s: Offset,
+    pub(super) acked: Offset,
+    /// A read of the log is under way for this tenure.
+    pub(super) reading: bool,
+    /// Channel -> its want is in force. Not yet in force: its first Want is still being answered.
+    wants: Map<Channel, bool>,
+    wants_xor: u64,
+    steps: VecDeque<Step>,
+    waiting: Vec<PendingWant>,
+    /// Rows below the ring, read from the log, and the offset up to which they are complete.
+    read_rows: VecDeque<Arc<Event>>,
+    read_upto: Offset,
+    number: u64,
+    marked: Option<Offset>,
+}
+
+impl Tenure {
+    pub(super) fn open(n: u64, from: Offset, channels: Vec<Channel>) -> Self {
+        let wants_xor = channels.iter().fold(0, |xor, channel| xor ^ channel.hash64());
+        Self {
+            n,
+            s: from,
+            acked: from,
+            reading: false,
+            wants: channels.into_iter().map(|channel| (channel, true)).collect(),
+            wants_xor,
+            steps: VecDeque::new(),
+            waiting: Vec::new(),
+            read_rows: VecDeque::new(),
+            read_upto: Offset(0),
+            number: 0,
+            marked: None,
+        }
+    }
+
+    pub(super) fn is_wanted(&self, channel: &Channel) -> bool {
+        self.wants.get(channel) == Some(&true)
+    }
+
+    pub(super) fn want(&mut self, number: u64, want: WantId, channel: Channel, from: WantFrom) {
+        debug_assert!(number > self.number, "wants are numbered in order");
+        self.number = number;
+        let pending = PendingWant { want, channel, from, progress: None, watermark: Watermark::NotAsked };
+        self.steps.push_back(Step::Want(pending));
+    }
+
+    pub(super) fn unwant(&mut self, number: u64, channel: Channel) {
+        self.number = number;
+        self.steps.push_back(Step::Unwant(channel));
+    }
+
+    /// Notes what the node has; false when the two sides disagree about what it wants (rule 8).
+    pub(super) fn ack(&mut self, next: Offset, number: u64, held: u64, held_xor: u64) -> bool {
+        self.acked = self.acked.max(next);
+        if number != self.number || !self.steps.is_empty() {
+            return true; // Steps still to be applied: the next Ack will tell.
+        }
+        self.wants.len() as u64 == held && self.wants_xor == held_xor
+    }
+
+    pub(super) fn high_watermark(&mut self, next: Offset, asked_ms: u64) {
+        for pending in &mut self.waiting {
+            if let Watermark::Asked { at_ms } = pending.watermark
+                && asked_ms >= at_ms
+            {
+                pending.watermark = Watermark::Seen(next);
+            }
+        }
+    }
+
+    pub(super) fn log_rows(&mut self, from: Offset, rows: Vec<Arc<Event>>, upto: Offset) {
+        self.reading = false;
+        if from == self.s {
+            self.read_rows = rows.into();
+            self.read_upto = upto;
+        }
+    }
+
+    /// The Mark to send now, if one is due: S, and never above H (rule 5).
+    pub(super) fn due_mark(&mut self, h: Offset, heartbeat: bool) -> Option<Offset> {
+        if self.s > h || (self.marked == Some(self.s) && !heartbeat) {
+            return None;
+        }
+        debug_assert!(self.marked <= Some(self.s), "marks only rise");
+        self.marked = Some(self.s);
+        Some(self.s)
+    }
+
+    /// Sends up to about `room` bytes; true when something is left that room alone would let out.
+    pub(super) fn pump(
+        &mut self,
+        view: &View<'_>,
+        room: usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        if self.s > view.h {
+            return false; // Resumed from above H: nothing is due before H gets there.
+        }
+        let mut left = room;
+        loop {
+            let answered = self.answer_one(view, &mut left, send, out);
+            let sent = self.advance(view, &mut left, send, out);
+            if left == 0 {
+                return !self.steps.is_empty() || self.s < view.h;
+            }
+            if !answered && !sent {
+                return false;
+            }
+        }
+    }
+
+    /// Applies the next Want or Unwant; waiting Wants are tried when no other is left. True when something moved.
+    fn answer_one(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        match self.steps.pop_front() {
+            Some(Step::Unwant(channel)) => {
+                self.waiting.retain(|pending| pending.channel != channel);
+                if self.wants.remove(&channel).is_some() {
+                    self.wants_xor ^= channel.hash64();
+                }
+                true
+            }
+            Some(Step::Want(mut pending)) => {
+                if !self.wants.contains_key(&pending.channel) {
+                    self.wants_xor ^= pending.channel.hash64();
+                    self.wants.insert(pending.channel.clone(), false);
+                }
+                match self.try_want(&mut pending, view, left, send, out) {
+                    Tried::Done => {}
+                    Tried::More => self.steps.push_front(Step::Want(pending)),
+                    Tried::Waits => self.waiting.push(pending),
+                }
+                true
+            }
+            None => self.retry_waiting(view, left, send, out),
+        }
+    }
+
+    fn retry_waiting(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        let mut moved = false;
+        for mut pending in std::mem::take(&mut self.waiting) {
+            match self.try_want(&mut pending, view, left, send, out) {
+                Tried::Done => moved = true,
+                Tried::More => {
+                    self.steps.push_back(Step::Want(pending));
+                    moved = true;
+                }
+                Tried::Waits => self.waiting.push(pending),
+            }
+        }
+        moved
+    }
+
+    /// Answers one chunk of a Want, cut at S as it is now (rule 7).
+    fn try_want(
+        &mut self,
+        pending: &mut PendingWant,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> Tried {
+        let (from, outcome) = match pending.progress {
+            Some(progress) => progress,
+            None => match self.begin(pending, view, out) {
+                Ok(Some(begun)) => begun,
+                Ok(None) | Err(_) => return Tried::Waits,
+            },
+        };
+        if matches!(outcome, Outcome::Lost(_)) {
+            return self.end_want(pending, self.s, outcome, view, left, send);
+        }
+        if from >= self.s {
+            return self.end_want(pending, from, outcome, view, left, send);
+        }
+        let (rows, complete) = match self.read_chunk(pending, from, view) {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                return self.end_want(pending, self.s, Outcome::Lost(LostReason::Expired), view, left, send);
+            }
+            Err(_) => return Tried::Waits,
+        };
+        let next = if complete {
+            self.s
+        } else {
+            rows.last().and_then(|row| row.offset).map_or(self.s, Offset::next)
+        };
+        let (n, want) = (self.n, pending.want);
+        let rows: Vec<_> =
+            rows.into_iter().filter(|row| row.expires_ms.is_none_or(|at| at > view.now_ms)).collect();
+        if !rows.is_empty() {
+            let frame =
+                ToNode::History { partition: view.partition, term: view.term, n, want, outcome, rows };
+            *left = left.saturating_sub(frame.cost());
+            send(frame);
+        }
+        pending.progress = Some((next, outcome));
+        if complete { self.end_want(pending, next, outcome, view, left, send) } else { Tried::More }
+    }
+
+    /// The rows of the next chunk, or `None` when some of them were evicted meanwhile.
+    fn read_chunk(
+        &self,
+        pending: &PendingWant,
+        from: Offset,
+        view: &View<'_>,
+    ) -> Result<Option<Chunk>, RowsError> {
+        let chunk = view.rows.read(&pending.channel, from, self.s)?;
+        // Read first, ask second: what the answer lacks because of an eviction shows in `evicted`.
+        let gone = view.rows.evicted(&pending.channel)?.max(view.rows.floor());
+        let told = pending.progress.is_none() && !matches!(pending.from, WantFrom::Next { .. });
+        Ok((gone <= from || told).then_some(chunk))
+    }
+
+    /// Decides what a Want is and from where it starts; `None` when that is not known yet.
+    fn begin(
+        &self,
+        pending: &mut PendingWant,
+        view: &View<'_>,
+        out: &mut Vec<OwnerOut>,
+    ) -> Result<Option<(Offset, Outcome)>, RowsError> {
+        let channel = &pending.channel;
+        let floor = view.rows.floor();
+        let complete_from = floor.max(view.rows.evicted(channel)?);
+        let rebuilt = floor <= view.rows.log_start();
+        let fresh = |from: Offset| Some((from.max(complete_from), Outcome::Fresh));
+        Ok(match pending.from {
+            WantFrom::Now => Some((self.s, Outcome::Fresh)),
+            WantFrom::Start => {
+                if rebuilt {
+                    fresh(Offset(0))
+                } else {
+                    None
+                }
+            }
+            WantFrom::Last(count) => {
+                let from = view.rows.first_of_last(channel, count, self.s)?;
+                if from > complete_from || rebuilt || complete_from > floor { fresh(from) } else { None }
+            }
+            WantFrom::Since(time_ms) => {
+                let from = view.rows.first_since(channel, time_ms, self.s)?;
+                if from > complete_from || rebuilt || complete_from > floor { fresh(from) } else { None }
+            }
+            WantFrom::Next { epoch, .. } if epoch != view.epoch => {
+                Some((self.s, Outcome::Lost(LostReason::Epoch)))
+            }
+            WantFrom::Next { offset, .. } if offset > view.h => above_h(pending, offset, view, out),
+            WantFrom::Next { offset, .. } if offset >= complete_from => Some((offset, Outcome::Recovered)),
+            WantFrom::Next { offset, .. }
+                if offset < floor && !rebuilt && offset >= view.rows.log_start() =>
+            {
+                None
+            }
+            WantFrom::Next { .. } => Some((self.s, Outcome::Lost(LostReason::Expired))),
+        })
+    }
+
+    fn end_want(
+        &mut self,
+        pending: &PendingWant,
+        upto: Offset,
+        outcome: Outcome,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+    ) -> Tried {
+        self.wants.insert(pending.channel.clone(), true);
+        let upto = upto.max(self.s);
+        let frame = ToNode::HistoryEnd {
+            partition: view.partition,
+            term: view.term,
+            n: self.n,
+            want: pending.want,
+            outcome,
+            upto,
+        };
+        *left = left.saturating_sub(frame.cost());
+        send(frame);
+        Tried::Done
+    }
+
+    /// Moves S towards H over the ring or rows read from the log, sending what is wanted. True when S moved.
+    fn advance(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        let before = self.s;
+        if self.s < view.ring_floor {
+            self.advance_over_read(view, left, send, out);
+        }
+        if self.s >= view.ring_floor && self.s < view.h {
+            let mut at = view.ring.partition_point(|row| row.offset < Some(self.s));
+            while *left > 0 {
+                let Some(row) = view.ring.get(at) else {
+                    self.pass_lost(view.h, view, send);
+                    self.s = view.h;
+                    break;
+                };
+                self.send_row(row, view, left, send);
+                at += 1;
+            }
+        }
+        self.s > before
+    }
+
+    fn advance_over_read(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) {
+        while *left > 0 && self.s < self.read_upto {
+            match self.read_rows.pop_front() {
+                Some(row) if row.offset < Some(self.s) => {}
+                Some(row) => self.send_row(&row, view, left, send),
+                None => {
+                    self.pass_lost(self.read_upto, view, send);
+                    self.s = self.read_upto;
+                }
+            }
+        }
+        if self.s >= self.read_upto && self.s < view.ring_floor && !self.reading {
+            self.reading = true;
+            out.push(OwnerOut::ReadLog { stream: view.stream, from: self.s });
+        }
+    }
+
+    fn send_row(
+        &mut self,
+        row: &Arc<Event>,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+    ) {
+        let offset = row.offset.unwrap_or_default();
+        debug_assert!(offset >= self.s, "a row is sent once per tenure");
+        self.pass_lost(offset, view, send);
+        if self.is_wanted(&row.channel) {
+            *left = left.saturating_sub(event_cost(row));
+            send(ToNode::Event {
+                partition: view.partition,
+                term: view.term,
+                n: self.n,
+                event: Arc::clone(row),
+            });
+        }
+        self.s = offset.next();
+    }
+
+    /// Tells of dead letters in `[S, upto)` before S passes them (rule 11).
+    fn pass_lost(&self, upto: Offset, view: &View<'_>, send: &mut dyn FnMut(ToNode)) {
+        if view.lost.is_empty() {
+            return;
+        }
+        for (offset, channel) in view.lost.iter().filter(|(offset, _)| *offset >= self.s && *offset < upto) {
+            if self.is_wanted(channel) {
+                let (n, upto) = (self.n, offset.next());
+                let channel = Some(channel.clone());
+                send(ToNode::Lost { partition: view.partition, term: view.term, n, channel, upto });
+            }
+        }
+    }
+}
+
+/// Rule 6: a `next` above H waits for a high watermark that was asked for after the Want.
+fn above_h(
+    pending: &mut PendingWant,
+    offset: Offset,
+    view: &View<'_>,
+    out: &mut Vec<OwnerOut>,
+) -> Option<(Offset, Outcome)> {
+    match pending.watermark {
+        Watermark::NotAsked => {
+            pending.watermark = Watermark::Asked { at_ms: view.now_ms };
+            out.push(OwnerOut::AskHighWatermark);
+            None
+        }
+        Watermark::Seen(next) if offset > next => Some((view.h, Outcome::Lost(LostReason::BadCursor))),
+        Watermark::Asked { .. } | Watermark::Seen(_) => None,
+    }
+}
+
+const _: () = assert!(limits::READ_BYTES_LIMIT < limits::STREAM_BYTES_LIMIT);
