@@ -17,5 +17,6 @@
 pub mod chunked;
 pub mod http1;
 pub mod limits;
+pub mod object;
 pub mod sse;
 pub mod ws;

@@ -7,6 +7,10 @@ pub const MESSAGE_BYTES_LIMIT: usize = 64 * 1024;
 /// Largest number of frames in one fragmented WebSocket message. Without it a message of empty fragments never ends.
 pub const FRAGMENTS_LIMIT: u32 = 1024;
 
+/// Most that a WebSocket decoder holds on the heap beyond a message's bytes, in bytes: the record of what is not
+/// complete, and a control frame cut off between fragments. Counted per connection with a message under way.
+pub const DECODER_RECORD_BYTES_LIMIT: usize = 320;
+
 /// Largest payload of a WebSocket control frame, in bytes (RFC 6455, section 5.5).
 pub const CONTROL_BYTES_LIMIT: usize = 125;
 
