@@ -5,6 +5,7 @@
 //! shown only what the log can no longer lose.
 
 pub mod embedded;
+pub mod store;
 
 use std::pin::Pin;
 
@@ -110,7 +111,12 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Appends one record. Completes only when the log cannot lose it any more (`dev`: after fsync; Kafka: acks=all).
     /// Dropping the future does not withdraw the record. Calls made one after the other by one task keep their order.
-    fn append(&self, partition: PartitionId, key: Bytes, value: Bytes) -> BoxFuture<'static, Result<Appended, AppendError>>;
+    fn append(
+        &self,
+        partition: PartitionId,
+        key: Bytes,
+        value: Bytes,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>>;
 
     /// The first offset that the log still has.
     fn start(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>>;

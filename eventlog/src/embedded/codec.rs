@@ -1,0 +1,92 @@
+//! Keys and values of the log in the store. Big-endian, so that the store's order is the log's.
+
+use bytes::Bytes;
+use tidegate_vocab::{Offset, PartitionId};
+
+use crate::LogRecord;
+
+/// topic (1) + partition (4) + offset (8).
+pub(super) const RECORD_KEY_BYTES: usize = 13;
+/// time (8) + length of the key (2).
+const VALUE_HEAD_BYTES: usize = 10;
+
+/// The store's value is not one that this module wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stored record is malformed")]
+pub(super) struct Malformed;
+
+pub(super) fn record_key(partition: PartitionId, offset: u64) -> [u8; RECORD_KEY_BYTES] {
+    let mut key = [0; RECORD_KEY_BYTES];
+    key[0] = partition.topic as u8;
+    key[1..5].copy_from_slice(&partition.number.to_be_bytes());
+    key[5..].copy_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// The offset in a record's key.
+pub(super) fn offset_of(key: &[u8]) -> Result<u64, Malformed> {
+    let tail: [u8; 8] = key.get(5..).and_then(|tail| tail.try_into().ok()).ok_or(Malformed)?;
+    Ok(u64::from_be_bytes(tail))
+}
+
+/// The caller has checked that the key has at most 65,535 bytes.
+pub(super) fn record_value(time_ms: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
+    debug_assert!(key.len() <= usize::from(u16::MAX));
+    let mut bytes = Vec::with_capacity(VALUE_HEAD_BYTES + key.len() + value.len());
+    bytes.extend_from_slice(&time_ms.to_be_bytes());
+    bytes.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+/// The time in a record's value, without the rest.
+pub(super) fn time_of(stored: &[u8]) -> Result<u64, Malformed> {
+    let head: [u8; 8] = stored.get(..8).and_then(|head| head.try_into().ok()).ok_or(Malformed)?;
+    Ok(u64::from_be_bytes(head))
+}
+
+/// Copies the record out: a slice of the store's would pin a whole block for as long as somebody keeps the record.
+pub(super) fn record(offset: u64, stored: &[u8]) -> Result<LogRecord, Malformed> {
+    let time_ms = time_of(stored)?;
+    let key_len: [u8; 2] = stored.get(8..10).and_then(|len| len.try_into().ok()).ok_or(Malformed)?;
+    let key_len = usize::from(u16::from_be_bytes(key_len));
+    let payload = stored.get(VALUE_HEAD_BYTES..).ok_or(Malformed)?;
+    if payload.len() < key_len {
+        return Err(Malformed);
+    }
+    let payload = Bytes::copy_from_slice(payload);
+    Ok(LogRecord {
+        offset: Offset(offset),
+        time_ms,
+        key: payload.slice(..key_len),
+        value: payload.slice(key_len..),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_vocab::Topic;
+
+    use super::*;
+
+    #[test]
+    fn records_read_back() {
+        for (key, value) in [(&b"chat:1"[..], &b"hello"[..]), (b"", b""), (b"k", b""), (b"", b"v")] {
+            let stored = record_value(77, key, value);
+            let read = record(5, &stored).expect("well-formed");
+            assert_eq!((read.offset, read.time_ms), (Offset(5), 77));
+            assert_eq!((&read.key[..], &read.value[..]), (key, value));
+        }
+        assert_eq!(record(0, b"short"), Err(Malformed));
+        assert_eq!(record(0, &record_value(1, b"long key", b"")[..12]), Err(Malformed));
+    }
+
+    #[test]
+    fn keys_sort_as_offsets_do_and_partitions_do_not_mix() {
+        let of = |number, offset| record_key(PartitionId { topic: Topic::Inbox, number }, offset);
+        assert!(of(1, 255) < of(1, 256) && of(1, u64::MAX) < of(2, 0));
+        assert_eq!(offset_of(&of(3, 9)), Ok(9));
+        assert_eq!(offset_of(b"x"), Err(Malformed));
+    }
+}

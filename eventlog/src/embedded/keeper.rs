@@ -1,0 +1,119 @@
+//! The upkeep thread: forgets records past their retention in small batches, and notices a store that failed.
+//!
+//! Retention's clock is the newest record of the whole log, never the wall clock: a clock that jumps ahead while
+//! nothing is written forgets nothing.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use fjall::PersistMode;
+
+use super::codec;
+use super::disk::Room;
+use super::meta::{self, Bounds};
+use super::shared::{Partition, Shared};
+use super::writer::failure_text;
+use crate::AppendError;
+
+/// Between two rounds.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// Records forgotten in one batch, so that an append never waits long behind one.
+const TRIM_ROWS: u64 = 1000;
+/// Batches in one round: 100,000 records a second, more than are written.
+const TRIM_BATCHES: usize = 100;
+
+/// Told to stop by whoever closes the log.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub(super) fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// True once stopped; waits up to `timeout` for that.
+    fn wait(&self, timeout: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) = self
+            .changed
+            .wait_timeout_while(stopped, timeout, |stopped| !*stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        *stopped
+    }
+}
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    stop: Arc<Stop>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, stop: Arc<Stop>) -> Self {
+        Self { shared, stop }
+    }
+
+    pub(super) fn run(self) {
+        while !self.stop.wait(ROUND_INTERVAL) {
+            self.shared.upkeep();
+        }
+    }
+}
+
+impl Shared {
+    /// One round.
+    pub(super) fn upkeep(&self) {
+        if self.failure().is_some() {
+            return;
+        }
+        // Costs nothing when all is well and is the only way to hear that background work has failed.
+        if let Err(error) = self.database.persist(PersistMode::Buffer) {
+            return self.stop_writing(&error);
+        }
+        let mut batches = TRIM_BATCHES;
+        for partition in &self.partitions {
+            while batches > 0 && !matches!(self.gauge.room(0), Room::Exhausted(_)) {
+                batches -= 1;
+                match self.trim_step(partition) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return self.stop_writing(&error),
+                }
+            }
+        }
+    }
+
+    /// Forgets up to [`TRIM_ROWS`] expired records of one partition; true when there may be more.
+    fn trim_step(&self, partition: &Partition) -> fjall::Result<bool> {
+        let cutoff_ms = self.newest_ms().saturating_sub(self.retention.of(partition.id.topic));
+        let (start, end) = (partition.start(), partition.high_watermark());
+        let time_at = |offset| self.time_at(partition.id, offset).ok().flatten();
+        if start == end || time_at(start).is_none_or(|time_ms| time_ms >= cutoff_ms) {
+            return Ok(false);
+        }
+        let Some(time_ms) = time_at(end - 1) else { return Ok(false) };
+        let Ok(target) = self.offset_at(partition.id, cutoff_ms) else { return Ok(false) };
+        let upto = target.0.min(start + TRIM_ROWS).min(end);
+        // Readers must know before the first record goes.
+        partition.raise_start(upto);
+        let mut batch = self.database.batch();
+        for offset in start..upto {
+            batch.remove(&self.records, codec::record_key(partition.id, offset));
+        }
+        meta::put_bounds(&mut batch, &self.meta, partition.id, Bounds { start: upto, next: end, time_ms });
+        batch.commit()?;
+        tracing::debug!(partition = %partition.id, start = upto, "forgot records past their retention");
+        Ok(upto < target.0)
+    }
+
+    fn stop_writing(&self, error: &fjall::Error) {
+        let reason = failure_text(error);
+        // A failure without a cause of its own came from background work; the free space tells which.
+        let full =
+            crate::store::io_error(error).is_some_and(crate::store::is_full) || self.check_room(0).is_err();
+        self.fail(if full { AppendError::Full { reason } } else { AppendError::Unavailable { reason } });
+    }
+}
