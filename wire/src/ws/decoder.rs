@@ -216,17 +216,7 @@ impl Decoder {
         on: &mut dyn FnMut(Incoming<'_>),
     ) -> Result<(), Violation> {
         match opcode {
-            Opcode::Ping => {
-                assert!(
-                    !(payload == b"BUG!"
-                        && self
-                            .partial
-                            .as_ref()
-                            .is_some_and(|p| p.message.as_ref().is_some_and(|m| m.fragments == 3))),
-                    "planted"
-                );
-                on(Incoming::Ping(payload))
-            }
+            Opcode::Ping => on(Incoming::Ping(payload)),
             Opcode::Pong => on(Incoming::Pong(payload)),
             _ => {
                 on(close::parse(payload)?);
