@@ -4,6 +4,8 @@
 //! A record is opaque here: a key, a value and the log's own time. Offsets of one partition rise; a consumer is
 //! shown only what the log can no longer lose.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod embedded;
 pub mod store;
 

@@ -48,3 +48,47 @@ async fn another_partition_count_is_refused_with_the_fix() {
     assert!(matches!(refused, OpenError::PartitionCount { stored: 2, configured: 3, .. }), "{refused}");
     assert!(refused.to_string().contains("set it back to 2"), "{refused}");
 }
+
+/// Logs by name, each in a directory of its own, all on one clock that the test can move.
+struct Logs {
+    root: TempDir,
+    clock_ms: Arc<std::sync::atomic::AtomicU64>,
+}
+
+const RETENTION_MS: u64 = 60_000;
+
+impl Logs {
+    fn new() -> Self {
+        Self { root: directory(), clock_ms: Arc::new(1_000_000.into()) }
+    }
+}
+
+impl crate::conformance::Subject for Logs {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Arc<dyn EventLog>> {
+        let clock_ms = Arc::clone(&self.clock_ms);
+        // A tick per look: records of one batch share a time and batches differ.
+        let clock: Clock = Arc::new(move || clock_ms.fetch_add(1, Ordering::SeqCst));
+        let options = EmbeddedOptions { retention: RetentionMs::same(RETENTION_MS), clock, ..options() };
+        let database = store::open_database(&self.root.path().join(name), 1 << 20).expect("store opens");
+        let log: Arc<dyn EventLog> = EmbeddedLog::open(database, options).expect("opens");
+        Box::pin(async move { log })
+    }
+
+    fn expire<'a>(&'a self, log: &'a Arc<dyn EventLog>) -> Option<BoxFuture<'a, ()>> {
+        Some(Box::pin(async move {
+            self.clock_ms.fetch_add(RETENTION_MS + 1, Ordering::SeqCst);
+            let elsewhere = PartitionId { topic: Topic::Upstream, number: 0 };
+            log.append(elsewhere, Bytes::new(), Bytes::new()).await.expect("acked");
+        }))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    crate::conformance::run(&Logs::new()).await;
+}
+
+#[tokio::test]
+async fn conforms_on_one_thread() {
+    crate::conformance::run(&Logs::new()).await;
+}
