@@ -6,7 +6,7 @@
 //! **Invariants**
 //! - No input of a peer panics, and no length a peer declares is reserved before its bytes are there.
 //! - Any split of a byte stream gives the same values as the whole of it.
-//! - What is idle holds no heap memory.
+//! - A decoder or parser between two messages holds no heap memory.
 //! - A header value or an SSE field that could start a new line cannot be written: the types or the encoder refuse it.
 //!
 //! **Does not** read sockets, keep time, log, count or decide: timeouts, rate limits and metrics are the caller's.

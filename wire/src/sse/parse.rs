@@ -64,19 +64,25 @@ impl Parser {
             if self.line.len() + line.len() > SSE_BLOCK_BYTES_LIMIT {
                 return Err(BlockTooLong);
             }
-            self.line.extend_from_slice(line);
-            let Some((&line_end, tail)) = tail.split_first() else { return Ok(()) };
+            let Some((&line_end, tail)) = tail.split_first() else {
+                self.line.extend_from_slice(line);
+                return Ok(());
+            };
             self.after_cr = line_end == b'\r';
-            self.take_line(on)?;
+            let mut kept = std::mem::take(&mut self.line);
+            if kept.is_empty() {
+                self.take_line(line, on)?;
+            } else {
+                kept.extend_from_slice(line);
+                self.take_line(&kept, on)?;
+            }
             rest = tail;
         }
         Ok(())
     }
 
-    /// Handles the line that is complete.
-    fn take_line(&mut self, on: &mut dyn FnMut(Item)) -> Result<(), BlockTooLong> {
-        let line = std::mem::take(&mut self.line);
-        let mut bytes = line.as_slice();
+    /// Handles a whole line.
+    fn take_line(&mut self, mut bytes: &[u8], on: &mut dyn FnMut(Item)) -> Result<(), BlockTooLong> {
         if !std::mem::replace(&mut self.past_first_line, true) {
             bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         }
