@@ -19,5 +19,5 @@ mod window;
 
 pub use frame::{LostReason, Outcome, StreamId, ToNode, ToRouter, WantFrom, WantId};
 pub use node::{Node, NodeOut};
-pub use owner::{Chunk, Nonce, Owner, OwnerOut, Record, Rows, RowsError};
+pub use owner::{Chunk, Nonce, Owner, OwnerOut, Record, Row, Rows, RowsError};
 pub use window::{KeyedRecord, Verdict, Window};

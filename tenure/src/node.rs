@@ -10,8 +10,6 @@ use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, Term, limits
 
 use crate::frame::{Outcome, StreamId, ToNode, ToRouter, WantFrom, WantId};
 
-type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
-
 /// What the node does with what it heard: frames to the router, and deliveries to its shards, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeOut {
@@ -91,7 +89,8 @@ pub struct Node {
     in_session: bool,
     /// next[P]: every established subscription was pushed everything before this. Moved by Event and Mark only.
     next: Offset,
-    holds: Map<Channel, Hold>,
+    /// Ordered, so that the same calls make the same frames.
+    holds: BTreeMap<Channel, Hold>,
     wants: BTreeMap<WantId, PendingWant>,
     number: u64,
     told_count: u64,
@@ -113,7 +112,7 @@ impl Node {
             n: 0,
             in_session: false,
             next: Offset(0),
-            holds: Map::default(),
+            holds: BTreeMap::new(),
             wants: BTreeMap::new(),
             number: 0,
             told_count: 0,

@@ -21,10 +21,41 @@ pub enum Record {
     Takeover(Nonce),
     /// An event to deliver.
     Event(Arc<Event>),
-    /// A record that could not be read: its channel's followers are told.
-    DeadLetter(Channel),
+    /// A record that could not be read: its channel's followers are told; without a usable key, everybody is.
+    DeadLetter(Option<Channel>),
     /// Nothing to deliver: a repeat, a conflict, a marker.
     Nothing,
+}
+
+/// What tenures are sent from: the ring, and what the log is read for when one fell behind it.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// An event to deliver.
+    Event(Arc<Event>),
+    /// A record that could not be read, see [`Record::DeadLetter`].
+    DeadLetter {
+        /// Where it stands.
+        offset: Offset,
+        /// Whose followers are told; `None`: everybody's.
+        channel: Option<Channel>,
+    },
+}
+
+impl Row {
+    fn offset(&self) -> Offset {
+        match self {
+            Self::Event(event) => event.offset.unwrap_or_default(),
+            Self::DeadLetter { offset, .. } => *offset,
+        }
+    }
+
+    /// About how many bytes the row holds.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Event(event) => event_cost(event),
+            Self::DeadLetter { channel, .. } => 64 + channel.as_ref().map_or(0, |it| it.as_str().len()),
+        }
+    }
 }
 
 /// What the owner asks its driver to do besides sending frames.
@@ -67,21 +98,18 @@ pub trait Rows {
     /// When the store does not answer.
     fn evicted(&self, channel: &Channel) -> Result<Offset, RowsError>;
     /// Rows of `channel` in `[from, upto)`, in order, at most about one step's worth; `true` when that was all.
+    /// At least one row unless that was all.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn read(
-        &self,
-        channel: &Channel,
-        from: Offset,
-        upto: Offset,
-    ) -> Result<(Vec<Arc<Event>>, bool), RowsError>;
-    /// From where the last `count` rows below `upto` begin.
+    fn read(&self, channel: &Channel, from: Offset, upto: Offset) -> Result<Chunk, RowsError>;
+    /// From where the last `count` rows below `upto` begin; the floor when the interval has fewer of them.
     ///
     /// # Errors
     /// When the store does not answer.
     fn first_of_last(&self, channel: &Channel, count: u32, upto: Offset) -> Result<Offset, RowsError>;
-    /// From where the rows of at least `time_ms` begin.
+    /// From where the records of at least `time_ms` begin, by the log's time index; at most the floor when that
+    /// lies below the interval (the channel's own rows cannot tell).
     ///
     /// # Errors
     /// When the store does not answer.
@@ -100,11 +128,10 @@ pub struct Owner {
     /// H: the next offset to consume.
     h: Offset,
     /// Recent rows for send pointers behind H, and the first offset from which the ring is complete.
-    ring: VecDeque<Arc<Event>>,
+    ring: VecDeque<Row>,
     ring_bytes: usize,
+    ring_bytes_limit: usize,
     ring_floor: Offset,
-    /// Dead letters not yet passed by every send pointer.
-    lost: VecDeque<(Offset, Channel)>,
     streams: BTreeMap<StreamId, Option<Tenure>>,
     /// The router's read is at most this old: when it asked for the high watermark that it has since reached.
     fresh_at_ms: u64,
@@ -125,13 +152,20 @@ impl Owner {
             h,
             ring: VecDeque::new(),
             ring_bytes: 0,
+            ring_bytes_limit: limits::TAIL_RING_BYTES_LIMIT,
             ring_floor: h,
-            lost: VecDeque::new(),
             streams: BTreeMap::new(),
             fresh_at_ms: 0,
             target: None,
             out: Vec::new(),
         }
+    }
+
+    /// Keeps another amount of recent rows than [`limits::TAIL_RING_BYTES_LIMIT`]: tests reach the end of a small one.
+    #[must_use]
+    pub fn with_ring_bytes_limit(mut self, ring_bytes_limit: usize) -> Self {
+        self.ring_bytes_limit = ring_bytes_limit;
+        self
     }
 
     /// H: the next offset to consume.
@@ -179,15 +213,9 @@ impl Owner {
             Record::Takeover(nonce) => self.takeover_consumed(offset, nonce, floor),
             Record::Event(event) => {
                 debug_assert_eq!(event.offset, Some(offset));
-                self.ring_bytes += event_cost(&event);
-                self.ring.push_back(event);
-                while self.ring_bytes > limits::TAIL_RING_BYTES_LIMIT {
-                    let Some(old) = self.ring.pop_front() else { break };
-                    self.ring_bytes -= event_cost(&old);
-                    self.ring_floor = old.offset.unwrap_or_default().next();
-                }
+                self.remember(Row::Event(event));
             }
-            Record::DeadLetter(channel) => self.lost.push_back((offset, channel)),
+            Record::DeadLetter(channel) => self.remember(Row::DeadLetter { offset, channel }),
             Record::Nothing => {}
         }
         if let Some((target, asked_ms)) = self.target
@@ -195,6 +223,16 @@ impl Owner {
         {
             self.fresh_at_ms = self.fresh_at_ms.max(asked_ms);
             self.target = None;
+        }
+    }
+
+    fn remember(&mut self, row: Row) {
+        self.ring_bytes += row.cost();
+        self.ring.push_back(row);
+        while self.ring_bytes > self.ring_bytes_limit {
+            let Some(old) = self.ring.pop_front() else { break };
+            self.ring_bytes -= old.cost();
+            self.ring_floor = old.offset().next();
         }
     }
 
@@ -284,23 +322,19 @@ impl Owner {
         }
     }
 
-    /// Rows of the log for a tenure that fell behind the ring: every event of the partition in `[from, upto)`.
-    pub fn log_rows(&mut self, stream: StreamId, from: Offset, rows: Vec<Arc<Event>>, upto: Offset) {
+    /// Rows of the log for a tenure that fell behind the ring: every event to deliver (by its verdict) and every dead
+    /// letter of the partition in `[from, upto)`. What lies above H is not looked at.
+    pub fn log_rows(&mut self, stream: StreamId, from: Offset, mut rows: Vec<Row>, upto: Offset) {
         if let Some(Some(tenure)) = self.streams.get_mut(&stream) {
-            tenure.log_rows(from, rows, upto);
+            rows.retain(|row| row.offset() < self.h);
+            tenure.log_rows(from, rows, upto.min(self.h));
         }
     }
 
-    /// The log no longer has what a tenure that fell behind still needed.
+    /// The log no longer has what a tenure that fell behind still needed: its next pump tells so, in order.
     pub fn log_gone(&mut self, stream: StreamId, start: Offset) {
-        let (partition, term) = (self.partition, self.term);
-        if let (Some(Some(tenure)), Some(term)) = (self.streams.get_mut(&stream), term) {
-            if tenure.s < start {
-                tenure.s = start;
-                let lost = ToNode::Lost { partition, term, n: tenure.n, channel: None, upto: start };
-                self.out.push(OwnerOut::Send(stream, lost));
-            }
-            tenure.reading = false;
+        if let Some(Some(tenure)) = self.streams.get_mut(&stream) {
+            tenure.log_gone(start.min(self.h));
         }
     }
 
@@ -333,6 +367,9 @@ impl Owner {
     }
 
     /// Sends to one stream what its tenure is owed, up to about `room` bytes. True when something is left to send.
+    ///
+    /// A Want that waits for the interval, the watermark or the store is tried again only here: call it with each
+    /// heartbeat too, whatever it answered last.
     pub fn pump(
         &mut self,
         stream: StreamId,
@@ -351,7 +388,6 @@ impl Owner {
             h: self.h,
             ring: &self.ring,
             ring_floor: self.ring_floor,
-            lost: &self.lost,
             rows,
             now_ms,
         };
@@ -370,20 +406,11 @@ impl Owner {
             let Some(next) = tenure.due_mark(self.h, heartbeat) else { continue };
             send(*stream, ToNode::Mark { partition: self.partition, term, n: tenure.n, next, age_ms });
         }
-        self.forget_lost();
     }
 
     /// The least offset that every attached node with an open tenure has acknowledged; H when there is none.
     #[must_use]
     pub fn acked(&self) -> Offset {
         self.streams.values().flatten().map(|tenure| tenure.acked).min().unwrap_or(self.h).min(self.h)
-    }
-
-    /// Dead letters that every send pointer has passed are told to all; a later subscriber learns from `evicted`.
-    fn forget_lost(&mut self) {
-        let least = self.streams.values().flatten().map(|tenure| tenure.s).min().unwrap_or(self.h);
-        while self.lost.front().is_some_and(|(offset, _)| *offset < least) {
-            self.lost.pop_front();
-        }
     }
 }

@@ -5,10 +5,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, Term, limits};
+use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionId, Term, limits};
 
-use super::{Chunk, OwnerOut, Rows, RowsError};
+use super::{Chunk, OwnerOut, Row, Rows, RowsError};
 use crate::frame::{LostReason, Outcome, StreamId, ToNode, WantFrom, WantId, event_cost};
+
+/// Milliseconds after which an unanswered question for the high watermark is asked again.
+const WATERMARK_RETRY_MS: u64 = 1_000;
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -19,9 +22,8 @@ pub(super) struct View<'a> {
     pub(super) epoch: LogEpoch,
     pub(super) stream: StreamId,
     pub(super) h: Offset,
-    pub(super) ring: &'a VecDeque<Arc<Event>>,
+    pub(super) ring: &'a VecDeque<Row>,
     pub(super) ring_floor: Offset,
-    pub(super) lost: &'a VecDeque<(Offset, Channel)>,
     pub(super) rows: &'a dyn Rows,
     pub(super) now_ms: u64,
 }
@@ -40,6 +42,8 @@ struct PendingWant {
     from: WantFrom,
     /// Set once the first chunk went out: the next offset to read and what was said.
     progress: Option<(Offset, Outcome)>,
+    /// Some rows went out: from now on a gap in what follows must be told.
+    has_sent: bool,
     /// For a `next` above H: a high watermark asked for after the Want has been seen.
     watermark: Watermark,
 }
@@ -47,7 +51,11 @@ struct PendingWant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watermark {
     NotAsked,
-    Asked { at_ms: u64 },
+    /// One that was asked for later than this will do; it is asked for again when none has come.
+    Asked {
+        at_ms: u64,
+        again_ms: u64,
+    },
     Seen(Offset),
 }
 
@@ -75,8 +83,10 @@ pub(super) struct Tenure {
     steps: VecDeque<Step>,
     waiting: Vec<PendingWant>,
     /// Rows below the ring, read from the log, and the offset up to which they are complete.
-    read_rows: VecDeque<Arc<Event>>,
+    read_rows: VecDeque<Row>,
     read_upto: Offset,
+    /// The log no longer has what is below this.
+    gone_below: Offset,
     number: u64,
     marked: Option<Offset>,
 }
@@ -95,6 +105,7 @@ impl Tenure {
             waiting: Vec::new(),
             read_rows: VecDeque::new(),
             read_upto: Offset(0),
+            gone_below: Offset(0),
             number: 0,
             marked: None,
         }
@@ -107,7 +118,8 @@ impl Tenure {
     pub(super) fn want(&mut self, number: u64, want: WantId, channel: Channel, from: WantFrom) {
         debug_assert!(number > self.number, "wants are numbered in order");
         self.number = number;
-        let pending = PendingWant { want, channel, from, progress: None, watermark: Watermark::NotAsked };
+        let watermark = Watermark::NotAsked;
+        let pending = PendingWant { want, channel, from, progress: None, has_sent: false, watermark };
         self.steps.push_back(Step::Want(pending));
     }
 
@@ -127,15 +139,21 @@ impl Tenure {
 
     pub(super) fn high_watermark(&mut self, next: Offset, asked_ms: u64) {
         for pending in &mut self.waiting {
-            if let Watermark::Asked { at_ms } = pending.watermark
-                && asked_ms >= at_ms
+            // Strictly later: within the same millisecond it may have been asked for before the Want came.
+            if let Watermark::Asked { at_ms, .. } = pending.watermark
+                && asked_ms > at_ms
             {
                 pending.watermark = Watermark::Seen(next);
             }
         }
     }
 
-    pub(super) fn log_rows(&mut self, from: Offset, rows: Vec<Arc<Event>>, upto: Offset) {
+    pub(super) fn log_gone(&mut self, start: Offset) {
+        self.reading = false;
+        self.gone_below = self.gone_below.max(start);
+    }
+
+    pub(super) fn log_rows(&mut self, from: Offset, rows: Vec<Row>, upto: Offset) {
         self.reading = false;
         if from == self.s {
             self.read_rows = rows.into();
@@ -163,6 +181,9 @@ impl Tenure {
     ) -> bool {
         if self.s > view.h {
             return false; // Resumed from above H: nothing is due before H gets there.
+        }
+        if room == 0 {
+            return !self.steps.is_empty() || self.s < view.h;
         }
         let mut left = room;
         loop {
@@ -218,6 +239,10 @@ impl Tenure {
     ) -> bool {
         let mut moved = false;
         for mut pending in std::mem::take(&mut self.waiting) {
+            if *left == 0 {
+                self.waiting.push(pending); // An interval that grew may answer many at once.
+                continue;
+            }
             match self.try_want(&mut pending, view, left, send, out) {
                 Tried::Done => moved = true,
                 Tried::More => {
@@ -259,10 +284,11 @@ impl Tenure {
             }
             Err(_) => return Tried::Waits,
         };
-        let next = if complete {
-            self.s
-        } else {
-            rows.last().and_then(|row| row.offset).map_or(self.s, Offset::next)
+        let last = rows.last().and_then(|row| row.offset);
+        let next = match last {
+            _ if complete => self.s,
+            Some(last) => last.next(),
+            None => return Tried::Waits, // The store had nothing to say yet.
         };
         let (n, want) = (self.n, pending.want);
         let rows: Vec<_> =
@@ -272,6 +298,7 @@ impl Tenure {
                 ToNode::History { partition: view.partition, term: view.term, n, want, outcome, rows };
             *left = left.saturating_sub(frame.cost());
             send(frame);
+            pending.has_sent = true;
         }
         pending.progress = Some((next, outcome));
         if complete { self.end_want(pending, next, outcome, view, left, send) } else { Tried::More }
@@ -287,8 +314,8 @@ impl Tenure {
         let chunk = view.rows.read(&pending.channel, from, self.s)?;
         // Read first, ask second: what the answer lacks because of an eviction shows in `evicted`.
         let gone = view.rows.evicted(&pending.channel)?.max(view.rows.floor());
-        let told = pending.progress.is_none() && !matches!(pending.from, WantFrom::Next { .. });
-        Ok((gone <= from || told).then_some(chunk))
+        let is_whole = !pending.has_sent && !matches!(pending.from, WantFrom::Next { .. });
+        Ok((gone <= from || is_whole).then_some(chunk))
     }
 
     /// Decides what a Want is and from where it starts; `None` when that is not known yet.
@@ -371,10 +398,9 @@ impl Tenure {
             self.advance_over_read(view, left, send, out);
         }
         if self.s >= view.ring_floor && self.s < view.h {
-            let mut at = view.ring.partition_point(|row| row.offset < Some(self.s));
+            let mut at = view.ring.partition_point(|row| row.offset() < self.s);
             while *left > 0 {
                 let Some(row) = view.ring.get(at) else {
-                    self.pass_lost(view.h, view, send);
                     self.s = view.h;
                     break;
                 };
@@ -392,14 +418,16 @@ impl Tenure {
         send: &mut dyn FnMut(ToNode),
         out: &mut Vec<OwnerOut>,
     ) {
+        if self.s < self.gone_below {
+            let upto = self.gone_below;
+            self.send_lost(None, upto, view, left, send);
+            self.s = upto;
+        }
         while *left > 0 && self.s < self.read_upto {
             match self.read_rows.pop_front() {
-                Some(row) if row.offset < Some(self.s) => {}
+                Some(row) if row.offset() < self.s => {}
                 Some(row) => self.send_row(&row, view, left, send),
-                None => {
-                    self.pass_lost(self.read_upto, view, send);
-                    self.s = self.read_upto;
-                }
+                None => self.s = self.read_upto,
             }
         }
         if self.s >= self.read_upto && self.s < view.ring_floor && !self.reading {
@@ -408,40 +436,34 @@ impl Tenure {
         }
     }
 
-    fn send_row(
-        &mut self,
-        row: &Arc<Event>,
+    fn send_row(&mut self, row: &Row, view: &View<'_>, left: &mut usize, send: &mut dyn FnMut(ToNode)) {
+        debug_assert!(row.offset() >= self.s, "a row is sent once per tenure");
+        let upto = row.offset().next();
+        match row {
+            Row::Event(event) if self.is_wanted(&event.channel) => {
+                *left = left.saturating_sub(event_cost(event));
+                let (n, event) = (self.n, Arc::clone(event));
+                send(ToNode::Event { partition: view.partition, term: view.term, n, event });
+            }
+            Row::Event(_) => {}
+            Row::DeadLetter { channel: Some(channel), .. } if !self.is_wanted(channel) => {}
+            Row::DeadLetter { channel, .. } => self.send_lost(channel.clone(), upto, view, left, send),
+        }
+        self.s = upto;
+    }
+
+    /// Loss is told before S passes it, and in order on the stream (rule 10).
+    fn send_lost(
+        &self,
+        channel: Option<Channel>,
+        upto: Offset,
         view: &View<'_>,
         left: &mut usize,
         send: &mut dyn FnMut(ToNode),
     ) {
-        let offset = row.offset.unwrap_or_default();
-        debug_assert!(offset >= self.s, "a row is sent once per tenure");
-        self.pass_lost(offset, view, send);
-        if self.is_wanted(&row.channel) {
-            *left = left.saturating_sub(event_cost(row));
-            send(ToNode::Event {
-                partition: view.partition,
-                term: view.term,
-                n: self.n,
-                event: Arc::clone(row),
-            });
-        }
-        self.s = offset.next();
-    }
-
-    /// Tells of dead letters in `[S, upto)` before S passes them (rule 11).
-    fn pass_lost(&self, upto: Offset, view: &View<'_>, send: &mut dyn FnMut(ToNode)) {
-        if view.lost.is_empty() {
-            return;
-        }
-        for (offset, channel) in view.lost.iter().filter(|(offset, _)| *offset >= self.s && *offset < upto) {
-            if self.is_wanted(channel) {
-                let (n, upto) = (self.n, offset.next());
-                let channel = Some(channel.clone());
-                send(ToNode::Lost { partition: view.partition, term: view.term, n, channel, upto });
-            }
-        }
+        let frame = ToNode::Lost { partition: view.partition, term: view.term, n: self.n, channel, upto };
+        *left = left.saturating_sub(frame.cost());
+        send(frame);
     }
 }
 
@@ -454,7 +476,12 @@ fn above_h(
 ) -> Option<(Offset, Outcome)> {
     match pending.watermark {
         Watermark::NotAsked => {
-            pending.watermark = Watermark::Asked { at_ms: view.now_ms };
+            pending.watermark = Watermark::Asked { at_ms: view.now_ms, again_ms: view.now_ms + 1 };
+            None
+        }
+        Watermark::Asked { at_ms, again_ms } if view.now_ms >= again_ms => {
+            let again_ms = view.now_ms + WATERMARK_RETRY_MS;
+            pending.watermark = Watermark::Asked { at_ms, again_ms };
             out.push(OwnerOut::AskHighWatermark);
             None
         }
