@@ -8,6 +8,7 @@
 
 mod codec;
 mod disk;
+mod failure;
 mod keeper;
 mod meta;
 mod reader;

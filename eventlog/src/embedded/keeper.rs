@@ -12,8 +12,6 @@ use super::codec;
 use super::disk::Room;
 use super::meta::{self, Bounds};
 use super::shared::{Partition, Shared};
-use super::writer::failure_text;
-use crate::AppendError;
 
 /// Between two rounds.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
@@ -71,7 +69,8 @@ impl Shared {
         }
         // Costs nothing when all is well and is the only way to hear that background work has failed.
         if let Err(error) = self.database.persist(PersistMode::Buffer) {
-            return self.stop_writing(&error);
+            self.stop_writing(&error);
+            return;
         }
         let mut batches = TRIM_BATCHES;
         for partition in &self.partitions {
@@ -80,7 +79,10 @@ impl Shared {
                 match self.trim_step(partition) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(error) => return self.stop_writing(&error),
+                    Err(error) => {
+                        self.stop_writing(&error);
+                        return;
+                    }
                 }
             }
         }
@@ -107,13 +109,5 @@ impl Shared {
         batch.commit()?;
         tracing::debug!(partition = %partition.id, start = upto, "forgot records past their retention");
         Ok(upto < target.0)
-    }
-
-    fn stop_writing(&self, error: &fjall::Error) {
-        let reason = failure_text(error);
-        // A failure without a cause of its own came from background work; the free space tells which.
-        let full =
-            crate::store::io_error(error).is_some_and(crate::store::is_full) || self.check_room(0).is_err();
-        self.fail(if full { AppendError::Full { reason } } else { AppendError::Unavailable { reason } });
     }
 }

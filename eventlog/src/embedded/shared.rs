@@ -13,6 +13,7 @@ use tidegate_vocab::{LogEpoch, PartitionCounts, PartitionId, Topic};
 use tokio::sync::watch;
 
 use super::disk::{DiskGauge, Room};
+use super::failure;
 use super::meta::TopicMeta;
 use super::{Clock, RetentionMs};
 use crate::AppendError;
@@ -147,13 +148,16 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first failure stays: later ones are its consequences.
-    pub(super) fn fail(&self, failure: AppendError) {
+    /// Refuses all further appends, since the store does; returns with what. The first failure stays: later ones
+    /// are its consequences.
+    pub(super) fn stop_writing(&self, error: &fjall::Error) -> AppendError {
+        let lasting = failure::lasting(error, self.check_room(0).is_err());
         let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
-            tracing::error!(%failure, "log takes no more records until the process is started anew");
-            *slot = Some(failure);
-        }
+        slot.get_or_insert_with(|| {
+            tracing::error!(failure = %lasting, "log takes no more records until the process is started anew");
+            lasting
+        })
+        .clone()
     }
 
     pub(super) fn mark_commit(&self, running: bool) {

@@ -11,8 +11,8 @@ use tidegate_vocab::Offset;
 use tokio::sync::{mpsc, oneshot};
 
 use super::codec;
+use super::failure;
 use super::shared::Shared;
-use crate::store;
 use crate::{AppendError, Appended};
 
 /// Records of one batch: bounds how long the first of them waits for the last to be encoded.
@@ -126,34 +126,9 @@ impl Writer {
         }
     }
 
-    /// The store refuses all writes after a failed one, so this batch is the last: it may or may not be found
-    /// when the store is opened again, but whole or not at all, and nothing follows it.
     fn refuse(&self, batch: Vec<Pending>, error: &fjall::Error) {
-        let reason = failure_text(error);
-        let lasting = match store::io_error(error) {
-            Some(io) if store::is_full(io) => AppendError::Full { reason: reason.clone() },
-            _ => AppendError::Unavailable { reason: reason.clone() },
-        };
-        self.shared.fail(lasting.clone());
-        // The engine looks at its flag before it writes: a batch refused by it was never begun.
-        let answer = match error {
-            fjall::Error::Poisoned => lasting,
-            _ => AppendError::Indeterminate { reason },
-        };
-        answer_all(batch, &answer);
-    }
-}
-
-/// What operators read about a store that has failed.
-pub(super) fn failure_text(error: &fjall::Error) -> String {
-    match store::io_error(error) {
-        Some(io) if store::is_full(io) => {
-            format!("the store could not be written ({io}): free some space, then restart")
-        }
-        Some(io) => format!("the store could not be written ({io}): check the data directory, then restart"),
-        None => {
-            format!("the store has stopped after an earlier failure ({error}): see the log, then restart")
-        }
+        let lasting = self.shared.stop_writing(error);
+        answer_all(batch, &failure::of_batch(error, &lasting));
     }
 }
 
