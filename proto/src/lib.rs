@@ -1,1 +1,43 @@
 //! The versioned protocol buffers and their generated code.
+//!
+//! Owns: what backends speak ([`publish`], [`upstream`]), what stands in the log ([`log`]) and what gateways and
+//! routers say to each other ([`deliver`]). `proto/check` lints the files and refuses changes that break a released
+//! version. Holds no logic: `vocab` has the values, the router converts.
+
+/// What backends publish.
+pub mod publish {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.publish.v1");
+    }
+}
+
+/// What clients say, for backends to read.
+pub mod upstream {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.upstream.v1");
+    }
+}
+
+/// What stands in the log.
+pub mod log {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("tidegate.log.v1");
+    }
+}
+
+/// The ordered stream between a node and a router.
+pub mod deliver {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.deliver.v1");
+    }
+}
+
+/// All of the above as an encoded `FileDescriptorSet`, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,1 +1,250 @@
 //! The role that appends, owns partitions and serves backends.
+//!
+//! Owns: one task per partition that the log assigned to this process, one reader per attached node, and the API port.
+//! Everything about a partition happens in its task; this file only knows which there are. Invariants: a stream and a
+//! partition learn of each other exactly once, whichever comes first (both are entered under one lock); a durable
+//! publish is answered OK only after the log has it. Does not know Kafka, sockets of clients, or what an event means.
+
+pub mod api;
+mod clock;
+mod config;
+mod context;
+mod metrics;
+mod partition;
+pub mod publish;
+mod record;
+mod streams;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus::Registry;
+use tidegate_eventlog::{Assignment, EventLog};
+use tidegate_history::HistoryStore;
+use tidegate_vocab::{ErrorKind, Incarnation, PartitionId, Problem};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use clock::Clock;
+pub use config::RouterConfig;
+use context::Context;
+pub use metrics::Api;
+use metrics::Metrics;
+use partition::{PartitionHandle, Phase};
+use streams::Attached;
+
+/// How long each phase of a shutdown may take.
+const PHASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at all partitions, for gauges.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
+/// A partition task not seen alive for this long is stuck.
+const STALL_MS: u64 = 10_000;
+/// Channels of the history looked at in one sweep, once a second.
+const SWEEP_CHANNELS: usize = 256;
+
+/// See the module.
+pub struct Router {
+    context: Arc<Context>,
+    state: Mutex<State>,
+    closing: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: BTreeMap<PartitionId, PartitionHandle>,
+    streams: BTreeMap<Incarnation, Attached>,
+    last_stream: u64,
+    was_assigned: bool,
+    closing: bool,
+}
+
+impl Router {
+    /// Starts the router on a log and a history store; serves what the log assigns until [`Router::shutdown`].
+    ///
+    /// # Errors
+    /// When a metric of the same name is registered already.
+    pub fn start(
+        config: RouterConfig,
+        log: Arc<dyn EventLog>,
+        store: Arc<HistoryStore>,
+        registry: &Registry,
+    ) -> prometheus::Result<Arc<Self>> {
+        let metrics = Metrics::register(registry)?;
+        let assignments = log.assignments();
+        let context = Arc::new(Context { config, log, store, metrics, clock: Clock::default() });
+        let router = Arc::new_cyclic(|this| Self {
+            context,
+            state: Mutex::default(),
+            closing: watch::Sender::new(false),
+            tasks: Mutex::default(),
+            this: this.clone(),
+        });
+        router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
+        router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
+        Ok(router)
+    }
+
+    /// Whether this router does all that it should: every assigned partition serves and the log takes appends.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        if let Err(error) = self.context.log.health() {
+            return Err(error.to_string());
+        }
+        let now_ms = self.context.clock.now_ms();
+        let state = self.state();
+        if state.closing {
+            return Err("shutting down".into());
+        }
+        if !state.was_assigned {
+            return Err("no partition has been assigned yet".into());
+        }
+        for (id, partition) in &state.partitions {
+            let phase = partition.status.phase();
+            if phase != Phase::Serving {
+                return Err(format!("partition {id} {}", phase.as_str()));
+            }
+            if partition.status.stall_ms(now_ms) > STALL_MS {
+                return Err(format!("partition {id} is stuck"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops: API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
+    pub async fn shutdown(&self) {
+        self.state().closing = true;
+        self.closing.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        phase("tasks", async {
+            for task in tasks {
+                // invariant: a task that panicked has been reported by the runtime
+                let _ = task.await;
+            }
+        })
+        .await;
+        let ended: Vec<_> = {
+            let mut state = self.state();
+            std::mem::take(&mut state.partitions)
+                .into_values()
+                .map(|mut partition| partition.revoke())
+                .collect()
+        };
+        phase("partitions", futures::future::join_all(ended)).await;
+        for attached in std::mem::take(&mut self.state().streams).into_values() {
+            attached.close();
+        }
+    }
+
+    /// Completes when a shutdown has begun.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closing = self.closing.subscribe();
+        async move {
+            // invariant: an error means that the router is gone, which is as good as closed
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+
+    fn own(&self, task: JoinHandle<()>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is one insertion or removal: a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arc(&self) -> Result<Arc<Self>, Problem> {
+        self.this.upgrade().ok_or_else(|| Problem::new(ErrorKind::Draining, "the router is gone"))
+    }
+
+    async fn follow_assignments(self: Arc<Self>, mut assignments: mpsc::Receiver<Assignment>) {
+        loop {
+            let assignment = tokio::select! {
+                () = self.closed() => return,
+                assignment = assignments.recv() => assignment,
+            };
+            match assignment {
+                Some(Assignment::Assigned(id)) => self.assigned(id).await,
+                Some(Assignment::Revoked(id)) => self.revoked(id).await,
+                None => return self.closed().await,
+            }
+        }
+    }
+
+    async fn assigned(&self, id: PartitionId) {
+        self.revoked(id).await;
+        let mut state = self.state();
+        if state.closing {
+            return;
+        }
+        tracing::info!(partition = %id, "partition assigned");
+        let streams = state.streams.values().map(|stream| (stream.id, stream.sender.clone())).collect();
+        let partition = PartitionHandle::spawn(Arc::clone(&self.context), id, streams);
+        state.partitions.insert(id, partition);
+        state.was_assigned = true;
+        self.context.metrics.rebalances.inc();
+    }
+
+    async fn revoked(&self, id: PartitionId) {
+        let ended = self.state().partitions.remove(&id).map(|mut partition| partition.revoke());
+        if let Some(ended) = ended {
+            tracing::info!(partition = %id, "partition revoked");
+            self.context.metrics.rebalances.inc();
+            ended.await;
+        }
+    }
+
+    /// Keeps the gauges over all partitions, and sweeps the history.
+    async fn keep_gauges(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(GAUGES_INTERVAL);
+        loop {
+            tokio::select! {
+                () = self.closed() => return,
+                _ = ticks.tick() => self.set_gauges(),
+            }
+            let store = Arc::clone(&self.context.store);
+            match tokio::task::spawn_blocking(move || store.sweep(SWEEP_CHANNELS)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    self.context.metrics.store_errors.inc();
+                    tracing::warn!(%error, "history could not be swept");
+                }
+                Err(error) => tracing::error!(%error, "sweep did not run"),
+            }
+        }
+    }
+
+    fn set_gauges(&self) {
+        let metrics = &self.context.metrics;
+        let now_ms = self.context.clock.now_ms();
+        let state = self.state();
+        let all = || state.partitions.values().map(|partition| &partition.status);
+        let serving = all().filter(|status| status.phase() == Phase::Serving).count();
+        metrics.partitions_assigned.set(gauge(state.partitions.len() as u64));
+        metrics.partitions_serving.set(gauge(serving as u64));
+        metrics.lag_sum.set(gauge(all().map(|status| status.lag()).sum()));
+        metrics.lag_max.set(gauge(all().map(|status| status.lag()).max().unwrap_or(0)));
+        metrics.tenures_behind.set(gauge(all().map(|status| status.behind()).sum()));
+        metrics
+            .partition_stall_max_ms
+            .set(gauge(all().map(|status| status.stall_ms(now_ms)).max().unwrap_or(0)));
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+async fn phase<T>(name: &'static str, work: impl Future<Output = T>) {
+    let begun = std::time::Instant::now();
+    match tokio::time::timeout(PHASE_TIMEOUT, work).await {
+        Ok(_) => tracing::info!(phase = name, elapsed = ?begun.elapsed(), "shutdown phase done"),
+        Err(_) => tracing::warn!(phase = name, "shutdown phase did not end in time"),
+    }
+}

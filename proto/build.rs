@@ -1,0 +1,22 @@
+//! Compiles the .proto files with protox, so that no protoc is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+const FILES: [&str; 4] = [
+    "tidegate/deliver/v1/deliver.proto",
+    "tidegate/log/v1/log.proto",
+    "tidegate/publish/v1/publish.proto",
+    "tidegate/upstream/v1/upstream.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

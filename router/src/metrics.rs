@@ -1,0 +1,201 @@
+//! The router's metrics: registered once, with closed label sets resolved at start where the path is hot.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+use tidegate_vocab::ErrorKind;
+
+use crate::record::DeadReason;
+
+/// Seconds: from a fast disk's sync to the timeout.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.0125, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const ITEMS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 50.0, 200.0, 1000.0];
+
+/// Through which door a publish came. Closed: it is a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// gRPC on the API port.
+    Grpc,
+    /// JSON over HTTP on the API port.
+    Http,
+    /// The Rust call, in the same process.
+    Local,
+}
+
+impl Api {
+    const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Local];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Metrics {
+    publish_requests: IntCounterVec,
+    publish_seconds: HistogramVec,
+    pub(crate) batch_items: Histogram,
+    pub(crate) append_seconds: Histogram,
+    pub(crate) idempotent_hits: IntCounter,
+    pub(crate) idempotent_conflicts: IntCounter,
+    pub(crate) upstream_messages: IntCounterVec,
+    dead_letters: IntCounterVec,
+    pub(crate) partitions_assigned: IntGauge,
+    pub(crate) partitions_serving: IntGauge,
+    pub(crate) partition_stall_max_ms: IntGauge,
+    pub(crate) takeovers: IntCounter,
+    pub(crate) rebalances: IntCounter,
+    pub(crate) tenures_behind: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) lost: IntCounter,
+    pub(crate) lag_sum: IntGauge,
+    pub(crate) lag_max: IntGauge,
+    pub(crate) records_consumed: IntCounter,
+    pub(crate) pushes: IntCounter,
+    pub(crate) events_wanted: IntCounter,
+    pub(crate) history_rows: IntCounter,
+    pub(crate) replays: IntCounter,
+    pub(crate) store_errors: IntCounter,
+    pub(crate) log_errors: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let on = Families { registry };
+        let metrics = Self {
+            publish_requests: on.counters(
+                "tidegate_publish_requests_total",
+                "Publish calls and batch items by door and outcome (ok or an error kind)",
+                &["api", "code"],
+            )?,
+            publish_seconds: on.histograms(
+                "tidegate_publish_duration_seconds",
+                "Time from a publish call to its answer",
+                &["api"],
+            )?,
+            batch_items: on.histogram("tidegate_publish_batch_items", "Items of a batch call", &ITEMS)?,
+            append_seconds: on.histogram(
+                "tidegate_publish_append_duration_seconds",
+                "Time from handing a record to the log to its answer",
+                &SECONDS,
+            )?,
+            idempotent_hits: on
+                .counter("tidegate_publish_duplicates_total", "Publishes answered with an earlier record")?,
+            idempotent_conflicts: on.counter(
+                "tidegate_publish_conflicts_total",
+                "Publishes whose key had been used with another body",
+            )?,
+            upstream_messages: on.counters(
+                "tidegate_router_upstream_messages_total",
+                "Client messages handed to the log, by outcome",
+                &["code"],
+            )?,
+            dead_letters: on.counters(
+                "tidegate_router_dead_letters_total",
+                "Records that could not be read",
+                &["reason"],
+            )?,
+            partitions_assigned: on
+                .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,
+            partitions_serving: on
+                .gauge("tidegate_router_partitions_serving", "Partitions with a tenure of ours")?,
+            partition_stall_max_ms: on.gauge(
+                "tidegate_router_partition_stall_max_milliseconds",
+                "Longest time since a partition task was last seen alive",
+            )?,
+            takeovers: on.counter("tidegate_router_takeovers_total", "Tenures begun")?,
+            rebalances: on.counter("tidegate_router_rebalances_total", "Partitions assigned or revoked")?,
+            tenures_behind: on
+                .gauge("tidegate_router_tenures_behind", "Tenures whose node reads too slowly just now")?,
+            streams: on.gauge("tidegate_router_streams", "Nodes attached")?,
+            lost: on.counter("tidegate_router_lost_total", "Lost frames sent")?,
+            lag_sum: on.gauge(
+                "tidegate_router_lag_records_sum",
+                "Records between H and the high watermark, all partitions",
+            )?,
+            lag_max: on.gauge(
+                "tidegate_router_lag_records_max",
+                "Records between H and the high watermark, the worst partition",
+            )?,
+            records_consumed: on.counter("tidegate_router_records_consumed_total", "Records consumed")?,
+            pushes: on.counter("tidegate_router_pushes_total", "Live events sent to nodes")?,
+            events_wanted: on.counter(
+                "tidegate_router_events_wanted_total",
+                "Live events sent to nodes, each event once a node: pushes over this is the push amplification",
+            )?,
+            history_rows: on.counter("tidegate_router_history_rows_total", "Past events sent for Wants")?,
+            replays: on
+                .counter("tidegate_router_replay_reads_total", "Reads of the log for tenures behind the ring")?,
+            store_errors: on
+                .counter("tidegate_router_store_errors_total", "Calls that the history store refused")?,
+            log_errors: on.counter("tidegate_router_log_errors_total", "Reads and takeovers that the log refused")?,
+        };
+        for reason in DeadReason::ALL {
+            metrics.dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        for api in Api::ALL {
+            metrics.publish_requests.with_label_values(&[api.as_str(), "ok"]);
+        }
+        Ok(metrics)
+    }
+
+    pub(crate) fn published(&self, api: Api, outcome: Result<(), ErrorKind>) {
+        let code = outcome.err().map_or("ok", ErrorKind::as_str);
+        self.publish_requests.with_label_values(&[api.as_str(), code]).inc();
+    }
+
+    pub(crate) fn answered(&self, api: Api, elapsed: std::time::Duration) {
+        self.publish_seconds.with_label_values(&[api.as_str()]).observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn upstream(&self, outcome: Result<(), ErrorKind>) {
+        self.upstream_messages.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
+    }
+
+    pub(crate) fn dead_letter(&self, reason: DeadReason) {
+        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
+    }
+}
+
+struct Families<'a> {
+    registry: &'a Registry,
+}
+
+impl Families<'_> {
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let metric = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let metric = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let metric = HistogramVec::new(opts, labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}

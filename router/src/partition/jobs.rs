@@ -1,0 +1,164 @@
+//! What a partition waits for besides its mailbox and its log: each job is a future that ends in one [`Done`].
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use tidegate_eventlog::{BoxFuture, LogRecord, ReadError};
+use tidegate_history::HistoryStore;
+use tidegate_link::DeliverSender;
+use tidegate_tenure::{Nonce, StreamId};
+use tidegate_vocab::{Channel, Offset, PartitionId};
+use tokio::sync::oneshot;
+
+use super::replay::{Replay, ReplayError, Stretch};
+use super::verdicts::Settled;
+use crate::context::Context;
+
+/// How a job ended.
+pub(super) enum Done {
+    /// The store took the batch, or refused it.
+    Applied(Result<(), String>),
+    /// Time to hand the batch to the store again.
+    ApplyAgain,
+    /// A stream has room again.
+    Room(StreamId),
+    /// The high watermark, as asked for at this time.
+    HighWatermark(Offset, u64),
+    /// The first offset that the log has.
+    LogStart(Offset),
+    /// The history's floor was raised to it.
+    Forgotten(Offset),
+    /// A stretch of the log for a tenure behind the ring.
+    Stretch(StreamId, Offset, Replay, Stretch),
+    /// The log no longer has that stretch.
+    StretchGone(StreamId, Offset),
+    /// The stretch could not be read; a second has passed.
+    StretchAgain(StreamId, Offset),
+    /// The stretch cannot be read by this version.
+    StretchUnreadable(u32),
+    /// A takeover should have been consumed by now.
+    TakeoverOverdue(Nonce),
+    /// The pause after a foreign takeover is over.
+    Retake,
+    /// The pause after the log failed is over.
+    ConsumeAgain,
+    /// Nothing is left to do.
+    Nothing,
+}
+
+pub(super) type Jobs = FuturesUnordered<BoxFuture<'static, Done>>;
+
+pub(super) fn after(pause: Duration, done: Done) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        tokio::time::sleep(pause).await;
+        done
+    })
+}
+
+/// Writes rows and H in one batch, on the blocking pool: the store may wait for the disk.
+pub(super) fn apply(
+    store: Arc<HistoryStore>,
+    id: PartitionId,
+    rows: Arc<Vec<(Channel, LogRecord)>>,
+    new_h: Offset,
+) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let applied = tokio::task::spawn_blocking(move || store.apply(id, &rows, new_h)).await;
+        Done::Applied(match applied {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+    })
+}
+
+pub(super) fn forget_below(
+    store: Arc<HistoryStore>,
+    id: PartitionId,
+    start: Offset,
+) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        match tokio::task::spawn_blocking(move || store.forget_below(id, start)).await {
+            Ok(Ok(())) => Done::Forgotten(start),
+            Ok(Err(_)) | Err(_) => Done::Nothing,
+        }
+    })
+}
+
+pub(super) fn room(stream: StreamId, sender: DeliverSender) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        sender.room_again().await;
+        Done::Room(stream)
+    })
+}
+
+pub(super) fn high_watermark(context: Arc<Context>, id: PartitionId) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let asked_ms = context.clock.now_ms();
+        match context.log.high_watermark(id).await {
+            Ok(next) => Done::HighWatermark(next, asked_ms),
+            Err(_) => Done::Nothing,
+        }
+    })
+}
+
+pub(super) fn log_start(context: Arc<Context>, id: PartitionId) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        match context.log.start(id).await {
+            Ok(start) => Done::LogStart(start),
+            Err(_) => Done::Nothing,
+        }
+    })
+}
+
+/// Reads a part of `range` from its start on, with the replay of the stretch before it if there is one.
+pub(super) fn stretch(
+    context: Arc<Context>,
+    id: PartitionId,
+    stream: StreamId,
+    range: Range<Offset>,
+    replay: Option<Replay>,
+) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let from = range.start;
+        let read = async {
+            let mut replay = match replay.filter(|replay| replay.next == from) {
+                Some(replay) => replay,
+                None => Replay::open(&context, id, from).await?,
+            };
+            let stretch = replay.stretch(&context, range.end).await?;
+            Ok::<_, ReplayError>((replay, stretch))
+        };
+        match read.await {
+            Ok((replay, stretch)) => Done::Stretch(stream, from, replay, stretch),
+            Err(ReplayError::Read(ReadError::BelowStart { start })) => Done::StretchGone(stream, start),
+            Err(ReplayError::UnknownVersion(version)) => Done::StretchUnreadable(version),
+            Err(error) => {
+                tracing::warn!(partition = %id, %from, %error, "log could not be read for a slow node");
+                context.metrics.log_errors.inc();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Done::StretchAgain(stream, from)
+            }
+        }
+    })
+}
+
+/// Answers a publisher whose record was consumed before this tenure. Without an answer it hears `indeterminate`.
+pub(super) fn verdict(
+    context: Arc<Context>,
+    id: PartitionId,
+    offset: Offset,
+    answer: oneshot::Sender<Settled>,
+) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        match Replay::verdict(&context, id, offset).await {
+            Ok(settled) => {
+                // invariant: a publisher that gave up needs no answer
+                let _ = answer.send(settled);
+            }
+            Err(error) => tracing::warn!(partition = %id, %offset, %error, "verdict could not be read again"),
+        }
+        Done::Nothing
+    })
+}

@@ -1,0 +1,421 @@
+//! The loop of a partition between its beginning and its end: consume, apply, send, mark.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tidegate_eventlog::{LogRecord, ReadError, RecordStream};
+use tidegate_tenure::{Nonce, Owner, OwnerOut, Record, Verdict, Window};
+use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionCounts, Term};
+use tokio::time::MissedTickBehavior;
+
+use super::begin::Begun;
+use super::jobs::{self, Done, Jobs};
+use super::replay::settled;
+use super::rows::StoredRows;
+use super::send::{Replays, Turn};
+use super::verdicts::Known;
+use super::{Command, End, PartitionTask, Phase, new_nonce};
+use crate::record::{self, Reading};
+
+const MARK_INTERVAL: Duration = Duration::from_millis(250);
+/// A Mark goes out every so many intervals even if nothing moved.
+const HEARTBEAT_MARKS: u64 = 4;
+/// The log's start is asked for every so many intervals.
+const LOG_START_MARKS: u64 = 40;
+/// Commands taken in one step, before anything is sent.
+const COMMANDS_A_STEP: usize = 64;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// An unanswered takeover is repeated after this.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(1);
+const RETAKE_FIRST_MS: u64 = 500;
+const RETAKE_MOST_MS: u64 = 4_000;
+
+/// Records that were read and judged, on their way into the history.
+struct Batch {
+    readings: Vec<(Offset, Reading)>,
+    rows: Arc<Vec<(Channel, LogRecord)>>,
+    new_h: Offset,
+    /// The version of the record behind them, if nobody here can read it.
+    unknown_version: Option<u32>,
+}
+
+struct Serving<'t> {
+    task: &'t mut PartitionTask,
+    owner: Owner,
+    epoch: LogEpoch,
+    counts: PartitionCounts,
+    window: Window,
+    rows: StoredRows,
+    jobs: Jobs,
+    records: Option<Box<dyn RecordStream>>,
+    batch: Option<Batch>,
+    /// The store writes the batch: its lock is taken, so nobody is sent anything that needs it.
+    applying: bool,
+    nonce: Option<Nonce>,
+    term: Option<Term>,
+    retake_ms: u64,
+    replays: Replays,
+    /// Some stream has more to send and room for it.
+    again: bool,
+    ticks: u64,
+}
+
+impl PartitionTask {
+    /// Serves until the partition is revoked or has to begin anew.
+    pub(super) async fn serve(&mut self, begun: Begun) -> End {
+        let owner = self.new_owner(&begun);
+        let context = Arc::clone(&self.context);
+        let serving = Serving {
+            owner,
+            epoch: begun.epoch,
+            counts: context.log.counts(),
+            window: begun.window,
+            rows: StoredRows {
+                store: Arc::clone(&context.store),
+                id: self.id,
+                floor: begun.floor,
+                log_start: begun.log_start,
+            },
+            jobs: Jobs::new(),
+            records: Some(context.log.consume(self.id, begun.h)),
+            batch: None,
+            applying: false,
+            nonce: None,
+            term: None,
+            retake_ms: RETAKE_FIRST_MS,
+            replays: Replays::default(),
+            again: false,
+            ticks: 0,
+            task: self,
+        };
+        serving.run().await
+    }
+}
+
+/// The next records; never, while there is no stream.
+async fn next_records(records: &mut Option<Box<dyn RecordStream>>) -> Result<Vec<LogRecord>, ReadError> {
+    match records {
+        Some(records) => records.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Serving<'_> {
+    async fn run(mut self) -> End {
+        self.task.status.set_phase(Phase::Waiting);
+        for (offset, answer) in self.task.verdicts.begin(self.owner.h()) {
+            self.jobs.push(jobs::verdict(Arc::clone(&self.task.context), self.task.id, offset, answer));
+        }
+        self.owner.assigned(new_nonce());
+        self.drain();
+        let mut marks = tokio::time::interval(MARK_INTERVAL);
+        marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                _ = &mut self.task.revoked => Err(End::Revoked),
+                Some(done) = self.jobs.next() => self.job_done(done),
+                command = self.task.commands.recv() => match command {
+                    Some(command) => {
+                        self.command(command);
+                        Ok(())
+                    }
+                    None => Err(End::Revoked),
+                },
+                records = next_records(&mut self.records), if self.batch.is_none() => self.records_came(records),
+                _ = marks.tick() => self.tick(),
+                () = tokio::task::yield_now(), if self.again && !self.applying => Ok(()),
+            };
+            if let Err(end) = step {
+                self.owner.revoked();
+                self.drain();
+                self.task.status.set_behind(0);
+                return end;
+            }
+            for _ in 0..COMMANDS_A_STEP {
+                let Ok(command) = self.task.commands.try_recv() else { break };
+                self.command(command);
+            }
+            self.send_all();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Attach(stream, sender) => {
+                self.task.streams.insert(stream, super::Stream::new(sender));
+                self.owner.attached(stream, self.rows.floor);
+            }
+            Command::Detach(stream) => {
+                self.owner.detached(stream);
+                self.task.streams.remove(&stream);
+                self.replays.take(stream);
+            }
+            Command::Frame(stream, frame) => self.owner.on_frame(stream, frame, self.rows.floor),
+            Command::Resolve(offset, answer) => match self.task.verdicts.known(offset, self.owner.h()) {
+                Known::Later => self.task.verdicts.wait(offset, answer),
+                Known::Settled(settled) => {
+                    // invariant: a publisher that gave up needs no answer
+                    let _ = answer.send(settled);
+                }
+                Known::Before => {
+                    let context = Arc::clone(&self.task.context);
+                    self.jobs.push(jobs::verdict(context, self.task.id, offset, answer));
+                }
+            },
+            Command::Ephemeral(event, answer) => {
+                let streams = &self.task.streams;
+                let has_room = |stream| streams.get(&stream).is_some_and(super::Stream::has_room);
+                let routed = self.owner.term().map(|_| self.owner.ephemeral(&event, has_room));
+                // invariant: a publisher that gave up needs no answer
+                let _ = answer.send(routed);
+            }
+        }
+        self.drain();
+    }
+
+    /// Reads and judges what came, and hands it to the store.
+    fn records_came(&mut self, records: Result<Vec<LogRecord>, ReadError>) -> Result<(), End> {
+        let records = match records {
+            Ok(records) => records,
+            Err(ReadError::Unavailable { reason }) => {
+                tracing::warn!(partition = %self.task.id, reason, "log cannot be read; trying again");
+                self.task.context.metrics.log_errors.inc();
+                self.records = None;
+                self.jobs.push(jobs::after(RETRY_PAUSE, Done::ConsumeAgain));
+                return Ok(());
+            }
+            // Below the start: what is missing is told as lost after the new beginning. Beyond the end: another log.
+            Err(error) => return Err(End::Restart(error.to_string())),
+        };
+        let mut batch = Batch {
+            readings: Vec::with_capacity(records.len()),
+            rows: Arc::default(),
+            new_h: self.owner.h(),
+            unknown_version: None,
+        };
+        let mut rows = Vec::with_capacity(records.len());
+        for record in records {
+            let offset = record.offset;
+            debug_assert!(offset >= batch.new_h, "the log is consumed in order");
+            let reading = record::read(&mut self.window, &self.counts, self.task.id, &record);
+            match &reading {
+                Reading::UnknownVersion(version) => {
+                    batch.unknown_version = Some(*version);
+                    break;
+                }
+                Reading::Event(event, Verdict::Fresh) => rows.push((event.channel.clone(), record)),
+                Reading::DeadLetter(channel, reason) => {
+                    tracing::error!(
+                        partition = %self.task.id, %offset, reason = reason.as_str(), channel = ?channel,
+                        "record is a dead letter"
+                    );
+                    self.task.context.metrics.dead_letter(*reason);
+                }
+                Reading::Event(..) | Reading::Takeover(_) => {}
+            }
+            batch.new_h = offset.next();
+            batch.readings.push((offset, reading));
+        }
+        if batch.readings.is_empty() {
+            return batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)));
+        }
+        batch.rows = Arc::new(rows);
+        self.batch = Some(batch);
+        self.apply();
+        Ok(())
+    }
+
+    fn apply(&mut self) {
+        let Some(batch) = &self.batch else { return };
+        self.applying = true;
+        let store = Arc::clone(&self.task.context.store);
+        self.jobs.push(jobs::apply(store, self.task.id, Arc::clone(&batch.rows), batch.new_h));
+    }
+
+    /// The history has the batch: now it is consumed, in order.
+    fn applied(&mut self) -> Result<(), End> {
+        self.applying = false;
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        self.task.context.metrics.records_consumed.inc_by(batch.readings.len() as u64);
+        for (offset, reading) in batch.readings {
+            self.task.verdicts.consumed(offset, settled(&reading));
+            let record = match reading {
+                Reading::Takeover(nonce) => Record::Takeover(nonce),
+                Reading::Event(event, Verdict::Fresh) => Record::Event(event),
+                Reading::DeadLetter(channel, _) => Record::DeadLetter(channel),
+                Reading::Event(..) | Reading::UnknownVersion(_) => Record::Nothing,
+            };
+            self.owner.consumed(offset, record, self.rows.floor);
+        }
+        debug_assert_eq!(self.owner.h(), batch.new_h);
+        self.tenure_changed();
+        batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)))
+    }
+
+    fn tenure_changed(&mut self) {
+        let term = self.owner.term();
+        let phase = if term.is_some() { Phase::Serving } else { Phase::Waiting };
+        self.task.status.set_phase(phase);
+        if term != self.term {
+            self.term = term;
+            if let Some(term) = term {
+                self.task.context.metrics.takeovers.inc();
+                self.retake_ms = RETAKE_FIRST_MS;
+                tracing::info!(partition = %self.task.id, term = term.0, h = %self.owner.h(), "tenure begins");
+            }
+        }
+    }
+
+    fn job_done(&mut self, done: Done) -> Result<(), End> {
+        match done {
+            Done::Applied(Ok(())) => self.applied()?,
+            Done::Applied(Err(reason)) => {
+                tracing::error!(partition = %self.task.id, reason, "history refused a batch; trying again");
+                self.task.context.metrics.store_errors.inc();
+                self.task.status.set_phase(Phase::StoreFails);
+                self.applying = false;
+                self.jobs.push(jobs::after(RETRY_PAUSE, Done::ApplyAgain));
+            }
+            Done::ApplyAgain => self.apply(),
+            Done::Room(stream) => {
+                if let Some(stream) = self.task.streams.get_mut(&stream) {
+                    stream.room_came();
+                }
+            }
+            Done::HighWatermark(next, asked_ms) => {
+                self.task.status.set_lag(next.0.saturating_sub(self.owner.h().0));
+                self.owner.high_watermark(next, asked_ms);
+            }
+            Done::LogStart(start) => self.log_start(start),
+            Done::Forgotten(start) => self.rows.floor = self.rows.floor.max(start.min(self.owner.h())),
+            Done::Stretch(stream, from, replay, stretch) => {
+                self.owner.log_rows(stream, from, stretch.rows, stretch.upto);
+                self.replays.keep(stream, replay, self.task.context.clock.now_ms());
+            }
+            Done::StretchGone(stream, start) => self.owner.log_gone(stream, start),
+            Done::StretchAgain(stream, from) => self.read_log(stream, from),
+            Done::StretchUnreadable(version) => return Err(End::UnknownVersion(version)),
+            Done::TakeoverOverdue(nonce) => {
+                if self.owner.term().is_none() && self.nonce == Some(nonce) {
+                    self.append_takeover(nonce);
+                }
+            }
+            Done::Retake => self.owner.retake(new_nonce()),
+            Done::ConsumeAgain => {
+                let from = self.owner.h();
+                self.records = Some(self.task.context.log.consume(self.task.id, from));
+            }
+            Done::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn log_start(&mut self, start: Offset) {
+        self.rows.log_start = start;
+        if start > self.rows.floor {
+            let store = Arc::clone(&self.task.context.store);
+            self.jobs.push(jobs::forget_below(store, self.task.id, start));
+        }
+    }
+
+    /// Marks, and what is looked after once a second and more rarely.
+    fn tick(&mut self) -> Result<(), End> {
+        let context = Arc::clone(&self.task.context);
+        let now_ms = context.clock.now_ms();
+        self.task.status.beat(now_ms);
+        let heartbeat = self.ticks.is_multiple_of(HEARTBEAT_MARKS);
+        let streams = &self.task.streams;
+        self.owner.mark(heartbeat, now_ms, &mut |stream, frame| {
+            if let Some(stream) = streams.get(&stream) {
+                stream.send_mark(frame);
+            }
+        });
+        if heartbeat {
+            if context.log.epoch(self.task.id.topic) != self.epoch {
+                return Err(End::Restart("the log epoch has changed".into()));
+            }
+            self.jobs.push(jobs::high_watermark(Arc::clone(&context), self.task.id));
+            self.replays.forget_idle(now_ms);
+            let full = self.task.streams.values().filter(|stream| stream.is_full()).count();
+            self.task.status.set_behind((full + self.replays.len()) as u64);
+        }
+        if self.ticks.is_multiple_of(LOG_START_MARKS) {
+            self.jobs.push(jobs::log_start(context, self.task.id));
+        }
+        self.ticks += 1;
+        Ok(())
+    }
+
+    /// Sends every stream what it is owed, one turn each.
+    fn send_all(&mut self) {
+        self.drain();
+        if self.applying {
+            return;
+        }
+        self.again = false;
+        let now_ms = self.task.context.clock.now_ms();
+        for id in self.owner.open_streams() {
+            let Some(stream) = self.task.streams.get_mut(&id) else { continue };
+            match stream.pump(id, &mut self.owner, &self.rows, now_ms, &self.task.context.metrics) {
+                Turn::More => self.again = true,
+                Turn::Full => self.jobs.push(jobs::room(id, stream.sender().clone())),
+                Turn::Idle => {}
+            }
+        }
+        self.drain();
+    }
+
+    /// Does what the owner asks for.
+    fn drain(&mut self) {
+        for out in self.owner.take_out() {
+            match out {
+                OwnerOut::Send(stream, frame) => {
+                    if let Some(stream) = self.task.streams.get_mut(&stream) {
+                        stream.send(frame, &self.task.context.metrics);
+                    }
+                }
+                OwnerOut::AppendTakeover(nonce) => self.append_takeover(nonce),
+                OwnerOut::TakenOver => self.taken_over(),
+                OwnerOut::AskHighWatermark => {
+                    self.jobs.push(jobs::high_watermark(Arc::clone(&self.task.context), self.task.id));
+                }
+                OwnerOut::ReadLog { stream, from } => self.read_log(stream, from),
+            }
+        }
+    }
+
+    /// The record is recognised by its nonce when it is consumed, so what the append says matters to operators only.
+    fn append_takeover(&mut self, nonce: Nonce) {
+        self.nonce = Some(nonce);
+        let (context, id) = (Arc::clone(&self.task.context), self.task.id);
+        let value = record::encode_takeover(context.config.incarnation, nonce, &context.config.address);
+        let append = context.log.append(id, bytes::Bytes::new(), value);
+        self.jobs.push(Box::pin(async move {
+            if let Err(error) = append.await {
+                tracing::warn!(partition = %id, %error, "takeover could not be appended; trying again");
+                context.metrics.log_errors.inc();
+            }
+            Done::Nothing
+        }));
+        self.jobs.push(jobs::after(TAKEOVER_PATIENCE, Done::TakeoverOverdue(nonce)));
+    }
+
+    fn taken_over(&mut self) {
+        let jitter_ms = rand::random_range(0..RETAKE_FIRST_MS);
+        tracing::warn!(partition = %self.task.id, pause_ms = self.retake_ms, "another router took the partition over");
+        self.nonce = None;
+        self.jobs.push(jobs::after(Duration::from_millis(self.retake_ms + jitter_ms), Done::Retake));
+        self.retake_ms = (self.retake_ms * 2).min(RETAKE_MOST_MS);
+    }
+
+    fn read_log(&mut self, stream: tidegate_tenure::StreamId, from: Offset) {
+        if !self.task.streams.contains_key(&stream) {
+            return;
+        }
+        self.task.context.metrics.replays.inc();
+        let replay = self.replays.take(stream);
+        let stretch = from..self.owner.h();
+        self.jobs.push(jobs::stretch(Arc::clone(&self.task.context), self.task.id, stream, stretch, replay));
+    }
+}
