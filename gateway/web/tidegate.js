@@ -39,7 +39,7 @@ const SILENCE_MS = 60_000; // Streams are pinged every 25 s; two missed pings me
 const POLL_WAIT_S = 25; // Below the 30 s after which impatient proxies cut.
 const SHORT_POLL_MS = 1_000;
 const BACKOFF_MS = { base: 1_000, cap: 30_000 };
-const STABLE_MS = 5_000; // Only a connection that lived this long resets the backoff.
+const STABLE_MS = 5_000; // Only a connection that lived this long resets the backoff; one that opened shortens it.
 const BEST_AGAIN_MS = 300_000; // So long after it failed, the preferred transport gets another chance.
 const ACK_MS = 10_000;
 
@@ -150,11 +150,11 @@ export class Tidegate extends EventTarget {
       if (this.#closed) return;
       if (isUnauthorized(end.code) && this.#mayRefresh()) continue;
       if (isFinal(end.code)) return this.#finish(end);
-      const wasStable = this.#opened && Date.now() - startedAt > STABLE_MS;
-      this.#failures = wasStable || end.code === 0 ? 0 : this.#failures + 1;
       if (end.code === 0) continue; // Dropped on purpose.
+      const wasStable = this.#opened && Date.now() - startedAt > STABLE_MS;
+      this.#failures = wasStable ? 1 : Math.min(this.#failures + 1, this.#opened ? 3 : 32);
       const tryNextNow = this.#judge(transport, end);
-      const retryMs = tryNextNow ? 0 : backoff(this.#failures - 1, end.retry_ms);
+      const retryMs = tryNextNow ? 0 : backoff(this.#failures, end.retry_ms);
       this.#emit("close", { code: end.code, reason: end.reason ?? "", final: false, retryMs });
       if (retryMs > 0) await this.#sleep(retryMs);
     }
@@ -162,9 +162,9 @@ export class Tidegate extends EventTarget {
 
   /** Decides which transport is next. True when it is another one, which need not wait. */
   #judge(transport, end) {
-    // A server that says when to come back is a server that can be reached: no reason to think ill of the transport.
-    if (end.retry_ms !== undefined) return this.#restartOrder();
     if (this.#opened) return false;
+    // A server that says when to come back can be reached: it may have refused the transports before this one, too.
+    if (end.retry_ms !== undefined) return this.#restartOrder();
     // A transport that never worked here is probably blocked; one that did probably met a restart.
     this.#strikes += 1;
     if (this.#strikes < (this.#proven.has(transport) ? 3 : 1)) return false;
@@ -234,6 +234,7 @@ export class Tidegate extends EventTarget {
         // No deadline from here: pings are frames that a page never sees. TCP and the server notice a dead peer.
         if (this.#opened) within(0), (this.#socket = socket);
       };
+      socket.onerror = () => {}; // The close that follows says as much; some classes insist on a listener.
       socket.onclose = ({ code, reason }) => {
         this.#abandonAcks();
         resolve({ code, reason });
@@ -340,6 +341,7 @@ export class Tidegate extends EventTarget {
       this.#refreshed = false;
       if (this.transport !== transport) this.#emit("transport", (this.transport = transport));
     }
+    this.#moveTo(state.cursor); // It stands before the events that follow.
     const { recovered = [], lost = [], fresh = [], pending } = state;
     this.#emit("state", { recovered, lost, fresh, pending });
     this.#tellLost(state);
@@ -427,7 +429,7 @@ export class Tidegate extends EventTarget {
 
 /** Full jitter on top of what the server asked for, so that a crowd that was cut together does not return together. */
 function backoff(failures, retryMs = 0) {
-  return retryMs + Math.random() * Math.min(BACKOFF_MS.cap, BACKOFF_MS.base * 2 ** Math.max(0, failures));
+  return retryMs + Math.random() * Math.min(BACKOFF_MS.cap, BACKOFF_MS.base * 2 ** (failures - 1));
 }
 
 const isUnauthorized = (code) => code === 4401;
