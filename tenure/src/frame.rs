@@ -182,7 +182,7 @@ pub enum ToRouter {
         term: Term,
         /// The current Resume.
         n: u64,
-        /// Position of this frame among the node's Wants and Unwants of the partition.
+        /// Position of this frame among the Wants and Unwants since that Resume, from 1.
         number: u64,
         /// The answer's address.
         want: WantId,
@@ -199,7 +199,7 @@ pub enum ToRouter {
         term: Term,
         /// The current Resume.
         n: u64,
-        /// Position of this frame among the node's Wants and Unwants of the partition.
+        /// Position of this frame among the Wants and Unwants since that Resume, from 1.
         number: u64,
         /// The channel.
         channel: Channel,
@@ -214,7 +214,7 @@ pub enum ToRouter {
         n: u64,
         /// The node's next.
         next: Offset,
-        /// The number of the last Want or Unwant sent.
+        /// The number of the last Want or Unwant sent; 0 when none was since the Resume.
         number: u64,
         /// How many channels the node holds.
         held: u64,
@@ -258,6 +258,17 @@ impl ToRouter {
             | Self::Want { partition, .. }
             | Self::Unwant { partition, .. }
             | Self::Ack { partition, .. } => *partition,
+        }
+    }
+
+    /// The tenure and the Resume that the frame belongs to.
+    #[must_use]
+    pub fn session(&self) -> (Term, u64) {
+        match self {
+            Self::Resume { term, n, .. }
+            | Self::Want { term, n, .. }
+            | Self::Unwant { term, n, .. }
+            | Self::Ack { term, n, .. } => (*term, *n),
         }
     }
 }

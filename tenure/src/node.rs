@@ -72,7 +72,16 @@ struct Hold {
 #[derive(Debug)]
 struct PendingWant {
     channel: Channel,
+    /// From where the rest is to be asked for.
     from: WantFrom,
+    /// It came without a cursor, so it is `fresh` also when it goes on from the position it reached.
+    is_fresh: bool,
+}
+
+impl PendingWant {
+    fn outcome(&self, heard: Outcome) -> Outcome {
+        if self.is_fresh && heard == Outcome::Recovered { Outcome::Fresh } else { heard }
+    }
 }
 
 /// See the module.
@@ -92,6 +101,7 @@ pub struct Node {
     /// Ordered, so that the same calls make the same frames.
     holds: BTreeMap<Channel, Hold>,
     wants: BTreeMap<WantId, PendingWant>,
+    /// The last Want's or Unwant's number in this session.
     number: u64,
     told_count: u64,
     told_xor: u64,
@@ -151,7 +161,8 @@ impl Node {
         let hold = self.holds.entry(channel.clone()).or_default();
         hold.pending += 1;
         hold.linger_until_ms = None;
-        let before = self.wants.insert(want, PendingWant { channel, from });
+        let is_fresh = !matches!(from, WantFrom::Next { .. });
+        let before = self.wants.insert(want, PendingWant { channel, from, is_fresh });
         debug_assert!(before.is_none(), "a want id is used once");
         if self.owner.is_some() {
             self.open_session(out);
@@ -285,7 +296,11 @@ impl Node {
         self.owner = Some(OwnerRef { stream, term });
         self.in_session = false;
         self.epoch = Some(epoch);
-        if epoch_changed {
+        // Until something came in the new log there is no position to resume from: those who go on from now once
+        // more are told once more.
+        let has_no_position =
+            |hold: &Hold| hold.established_at.is_some_and(|at| at.max(self.next) == Offset(0));
+        if epoch_changed || self.holds.values().any(has_no_position) {
             self.next = Offset(0);
             for hold in self.holds.values_mut() {
                 hold.established_at = hold.established_at.map(|_| Offset(0));
@@ -307,7 +322,7 @@ impl Node {
         let Some(owner) = self.owner.filter(|_| !self.in_session) else { return };
         self.n += 1;
         self.in_session = true;
-        (self.told_count, self.told_xor, self.acked) = (0, 0, None);
+        (self.number, self.told_count, self.told_xor, self.acked) = (0, 0, 0, None);
         let mut from: Option<Offset> = None;
         let mut channels = Vec::new();
         for (channel, hold) in &mut self.holds {
@@ -356,6 +371,7 @@ impl Node {
         let Some(pending) = self.wants.get_mut(&want) else { return };
         let (Some(epoch), Some(last)) = (self.epoch, rows.last().and_then(|row| row.offset)) else { return };
         pending.from = WantFrom::Next { epoch, offset: last.next() };
+        let outcome = pending.outcome(outcome);
         out.push(NodeOut::History { want, outcome, rows });
     }
 
@@ -367,6 +383,7 @@ impl Node {
             hold.subscribers += 1;
             hold.established_at = Some(hold.established_at.map_or(upto, |at| at.min(upto)));
         }
+        let outcome = pending.outcome(outcome);
         out.push(NodeOut::Established { want, outcome, epoch, upto });
     }
 }

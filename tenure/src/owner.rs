@@ -280,33 +280,19 @@ impl Owner {
     /// A frame from a node. What is not of the current tenure on this stream is ignored (rule 4).
     pub fn on_frame(&mut self, stream: StreamId, frame: ToRouter, floor: Offset) {
         let Some(slot) = self.streams.get_mut(&stream) else { return };
-        let Some(serving) = self.term else { return };
-        match frame {
-            ToRouter::Resume { term, n, from, channels, .. }
-                if term == serving && slot.as_ref().is_none_or(|tenure| tenure.n < n) =>
-            {
+        let (term, n) = frame.session();
+        let Some(serving) = self.term.filter(|serving| *serving == term) else { return };
+        if let ToRouter::Resume { from, channels, .. } = frame {
+            if slot.as_ref().is_none_or(|tenure| tenure.n < n) {
                 *slot = Some(Tenure::open(n, from.unwrap_or(self.h), channels));
             }
-            ToRouter::Want { term, n, number, want, channel, from, .. } if term == serving => {
-                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n) {
-                    tenure.want(number, want, channel, from);
-                }
-            }
-            ToRouter::Unwant { term, n, number, channel, .. } if term == serving => {
-                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n) {
-                    tenure.unwant(number, channel);
-                }
-            }
-            ToRouter::Ack { term, n, next, number, held, held_xor, .. } if term == serving => {
-                if let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n)
-                    && !tenure.ack(next, number, held, held_xor)
-                {
-                    *slot = None;
-                    let again = self.owned(serving, floor);
-                    self.out.push(OwnerOut::Send(stream, again));
-                }
-            }
-            _ => {}
+            return;
+        }
+        let Some(tenure) = slot.as_mut().filter(|tenure| tenure.n == n) else { return };
+        if !tenure.heard(frame) {
+            *slot = None; // The two sides disagree about what is wanted: one Resume puts it right (rule 8).
+            let again = self.owned(serving, floor);
+            self.out.push(OwnerOut::Send(stream, again));
         }
     }
 

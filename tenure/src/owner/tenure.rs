@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionId, Term, limits};
 
 use super::{Chunk, OwnerOut, Row, Rows, RowsError};
-use crate::frame::{LostReason, Outcome, StreamId, ToNode, WantFrom, WantId, event_cost};
+use crate::frame::{LostReason, Outcome, StreamId, ToNode, ToRouter, WantFrom, WantId, event_cost};
 
 /// Milliseconds after which an unanswered question for the high watermark is asked again.
 const WATERMARK_RETRY_MS: u64 = 1_000;
@@ -87,6 +87,7 @@ pub(super) struct Tenure {
     read_upto: Offset,
     /// The log no longer has what is below this.
     gone_below: Offset,
+    /// The number of the last Want or Unwant heard.
     number: u64,
     marked: Option<Offset>,
 }
@@ -115,26 +116,34 @@ impl Tenure {
         self.wants.get(channel) == Some(&true)
     }
 
-    pub(super) fn want(&mut self, number: u64, want: WantId, channel: Channel, from: WantFrom) {
-        debug_assert!(number > self.number, "wants are numbered in order");
-        self.number = number;
-        let watermark = Watermark::NotAsked;
-        let pending = PendingWant { want, channel, from, progress: None, has_sent: false, watermark };
-        self.steps.push_back(Step::Want(pending));
-    }
-
-    pub(super) fn unwant(&mut self, number: u64, channel: Channel) {
-        self.number = number;
-        self.steps.push_back(Step::Unwant(channel));
-    }
-
-    /// Notes what the node has; false when the two sides disagree about what it wants (rule 8).
-    pub(super) fn ack(&mut self, next: Offset, number: u64, held: u64, held_xor: u64) -> bool {
-        self.acked = self.acked.max(next);
-        if number != self.number || !self.steps.is_empty() {
-            return true; // Steps still to be applied: the next Ack will tell.
+    /// Takes a Want, an Unwant or an acknowledgement; false when it does not go with what was heard before.
+    pub(super) fn heard(&mut self, frame: ToRouter) -> bool {
+        match frame {
+            ToRouter::Resume { .. } => true,
+            ToRouter::Want { number, want, channel, from, .. } => {
+                let watermark = Watermark::NotAsked;
+                let pending = PendingWant { want, channel, from, progress: None, has_sent: false, watermark };
+                self.steps.push_back(Step::Want(pending));
+                self.is_next(number)
+            }
+            ToRouter::Unwant { number, channel, .. } => {
+                self.steps.push_back(Step::Unwant(channel));
+                self.is_next(number)
+            }
+            ToRouter::Ack { next, number, held, held_xor, .. } => {
+                self.acked = self.acked.max(next);
+                // While steps are still to be applied there is nothing to compare: a later Ack will tell.
+                let agrees = self.wants.len() as u64 == held && self.wants_xor == held_xor;
+                number == self.number && (agrees || !self.steps.is_empty())
+            }
         }
-        self.wants.len() as u64 == held && self.wants_xor == held_xor
+    }
+
+    /// Wants and Unwants come in order and none is missing: a stream keeps the order in which the node numbered them.
+    fn is_next(&mut self, number: u64) -> bool {
+        let is_next = number == self.number + 1;
+        self.number = number;
+        is_next
     }
 
     pub(super) fn high_watermark(&mut self, next: Offset, asked_ms: u64) {

@@ -27,6 +27,7 @@ pub(crate) struct Audit {
     in_force: BTreeMap<Channel, u64>,
     unwanted: BTreeMap<Channel, u64>,
     asked: BTreeMap<WantId, Asked>,
+    names: BTreeSet<WantId>,
     sent: BTreeSet<u64>,
     lost: BTreeMap<Option<Channel>, u64>,
     marked: u64,
@@ -47,6 +48,7 @@ impl Audit {
             in_force: channels.iter().map(|channel| (channel.clone(), from)).collect(),
             unwanted: BTreeMap::new(),
             asked: BTreeMap::new(),
+            names: BTreeSet::new(),
             sent: BTreeSet::new(),
             lost: BTreeMap::new(),
             marked: from,
@@ -59,7 +61,10 @@ impl Audit {
             ToRouter::Want { want, channel, from, number, .. } => {
                 let (channel, from, number) = (channel.clone(), *from, *number);
                 let asked = Asked { channel, from, number, complete_from: None, rows: Vec::new() };
-                self.asked.insert(*want, asked);
+                // A mutant asks twice under one name.
+                if !self.names.insert(*want) || self.asked.insert(*want, asked).is_some() {
+                    self.asked.remove(want);
+                }
             }
             ToRouter::Unwant { channel, number, .. } => {
                 self.in_force.remove(channel);

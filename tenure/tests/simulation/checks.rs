@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_tenure::{NodeOut, StreamId, ToNode};
+use tidegate_tenure::{NodeOut, Nonce, StreamId, ToNode};
 use tidegate_vocab::{Channel, Offset, Term};
 
 use crate::audit::Audit;
 use crate::client::Follow;
-use crate::log::{Log, Store};
+use crate::log::{Log, Rec, Store};
 
 /// A broken invariant, by name.
 #[derive(Debug, Clone)]
@@ -128,4 +128,19 @@ pub(crate) fn owned_is_not_repeated(open: Option<&Audit>, frame: &ToNode) -> Che
     let repeated =
         matches!(frame, ToNode::Owned { term, .. } if open.is_some_and(|audit| audit.term == *term));
     hold(!repeated, "owned_is_not_repeated", || format!("{frame:?}"))
+}
+
+/// Owner: it serves only while the last takeover that it consumed carries its current nonce, and in that term.
+pub(crate) fn serves_by_its_own_takeover(
+    log: &Log,
+    h: u64,
+    nonce: Option<Nonce>,
+    term: Option<Term>,
+) -> Check {
+    let Some(term) = term else { return Ok(()) };
+    let last = (0..h).rev().find_map(|offset| match log.get(offset) {
+        Some(Rec::Takeover { nonce, .. }) => Some((Some(*nonce), Term::of_takeover_at(Offset(offset)))),
+        _ => None,
+    });
+    hold(last == Some((nonce, term)), "serves_by_its_own_takeover", || format!("{term:?} after {last:?}"))
 }

@@ -24,11 +24,16 @@ impl World {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         let Some(frame) = stream.down.pop_front() else { return Ok(()) };
         let g = stream.gateway;
-        for (stream, frame) in self.planted.down(id, frame, self.gateways[g].session) {
+        for (stream, frame) in self.planted.down(g, id, frame, self.gateways[g].session) {
             let gateway = &mut self.gateways[g];
             let mut out = Vec::new();
             gateway.node.on_frame(stream, frame.clone(), self.now_ms, &mut out);
+            let (session, address) = (gateway.session, crate::checks::address(stream, &frame));
             stale_frames_reach_no_shard(gateway.session, stream, &frame, &out)?;
+            match address {
+                Some(address) if session != Some(address) => self.saw("a stale frame was dropped"),
+                _ => {}
+            }
             self.carry(g, out)?;
         }
         Ok(())
@@ -43,13 +48,15 @@ impl World {
     /// Carries out what the node says: frames to its stream, the rest to the shard.
     fn carry(&mut self, g: usize, outs: Vec<NodeOut>) -> Check {
         for out in outs {
-            let NodeOut::Send(id, frame) = out else {
+            let NodeOut::Send(id, mut frame) = out else {
                 self.gateways[g].inbox.push_back(out);
                 continue;
             };
+            self.plant_folded(g, &mut frame);
             let gateway = &mut self.gateways[g];
             match &frame {
                 ToRouter::Resume { term, n, from, channels, .. } => {
+                    *self.seen.entry("a Resume").or_default() += 1;
                     let session = Session { stream: id, term: *term, n: *n };
                     resume_goes_on(gateway.session, gateway.highest, session, *from)?;
                     gateway.session = Some(session);
@@ -60,6 +67,7 @@ impl World {
                     gateway.told.insert(channel.clone());
                 }
                 ToRouter::Unwant { channel, .. } => {
+                    *self.seen.entry("an Unwant").or_default() += 1;
                     gateway.told.remove(channel);
                 }
                 ToRouter::Ack { held, held_xor, .. } => interest_agrees(&gateway.told, *held, *held_xor)?,
@@ -69,8 +77,8 @@ impl World {
                 && !stream.cut
             {
                 let r = stream.router;
-                self.planted.push_up(&mut stream.up, frame);
-                self.planted.sent_up(&mut stream.down, &stream.up, self.routers[r].store.h);
+                let h = self.routers[r].store.h;
+                self.planted.push_up(id, h, &mut stream.up, &mut stream.down, frame);
             }
         }
         Ok(())
@@ -80,6 +88,11 @@ impl World {
     pub(crate) fn join(&mut self, c: usize, g: usize) -> Check {
         self.clients[c].conn = Some(Conn { gateway: g, subs: Vec::new() });
         for index in 0..self.clients[c].follows.len() {
+            let wish = self.draw_wish();
+            let follow = &mut self.clients[c].follows[index];
+            if follow.start.is_none() {
+                follow.wish = wish;
+            }
             let sub = self.subscribe(c, index, g)?;
             if let Some(conn) = &mut self.clients[c].conn {
                 conn.subs.push(sub);
@@ -130,7 +143,7 @@ impl World {
             asked_other_epoch: matches!(from, WantFrom::Next { epoch, .. } if epoch == OTHER_EPOCH),
         };
         let channel = follow.channel.clone();
-        self.plant_local_join(g, &channel, from, &mut sub, c, index);
+        self.plant_local_join(g, &channel, from, &mut sub);
         let mut out = Vec::new();
         self.gateways[g].node.subscribe(want, channel, from, &mut out);
         self.carry(g, out)?;
@@ -175,7 +188,7 @@ impl World {
             }
             NodeOut::Event(event) => {
                 let Some(offset) = event.offset else { return Ok(()) };
-                let dedupe_below = self.planted.dedupe_below(self.gateways[g].shard_next);
+                let dedupe_below = self.planted.dedupe_below(g, offset.next().0);
                 self.gateways[g].shard_next = self.gateways[g].shard_next.max(offset.next().0);
                 let to_pending = self.is(Mutant::LiveEventToPending);
                 for (c, index) in self.subs_of(g, &event.channel) {
@@ -186,9 +199,11 @@ impl World {
                 Ok(())
             }
             NodeOut::History { want, rows, .. } => {
-                for (c, index) in self.addressed(g, want) {
-                    for offset in rows.iter().filter_map(|row| row.offset) {
-                        self.give(c, index, offset.0, 0)?;
+                self.saw("a History chunk");
+                for offset in rows.iter().filter_map(|row| row.offset) {
+                    let dedupe_below = self.planted.dedupe_below(g, offset.next().0);
+                    for (c, index) in self.addressed(g, want) {
+                        self.give(c, index, offset.0, dedupe_below)?;
                     }
                 }
                 Ok(())
@@ -204,7 +219,7 @@ impl World {
         }
     }
 
-    fn subs_of(&self, g: usize, channel: &Channel) -> Vec<(usize, usize)> {
+    pub(crate) fn subs_of(&self, g: usize, channel: &Channel) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (c, client) in self.clients.iter().enumerate() {
             let Some(conn) = client.conn.as_ref().filter(|conn| conn.gateway == g) else { continue };
@@ -236,6 +251,7 @@ impl World {
     /// One event for one subscription: dedupe is per (connection, channel).
     fn give(&mut self, c: usize, index: usize, offset: u64, dedupe_below: u64) -> Check {
         let channels = self.clients[c].follows.len();
+        self.saw("an event offered");
         let client = &mut self.clients[c];
         let Some(sub) = client.conn.as_mut().and_then(|conn| conn.subs.get_mut(index)) else { return Ok(()) };
         if sub.pos.is_some_and(|pos| offset < pos) || offset < dedupe_below {
@@ -248,6 +264,7 @@ impl World {
         sub.pos = Some(offset + 1);
         follow.start.get_or_insert(offset);
         follow.got.insert(offset);
+        self.saw("an event delivered");
         Ok(())
     }
 
@@ -256,6 +273,11 @@ impl World {
         let (from, above, other_epoch) = (sub.pos, sub.asked_above_log, sub.asked_other_epoch);
         sub.established = true;
         sub.pos = Some(from.map_or(upto, |from| from.max(upto)));
+        self.saw(match outcome {
+            Outcome::Recovered => "recovered",
+            Outcome::Fresh => "fresh",
+            Outcome::Lost(reason) => reason.as_str(),
+        });
         match outcome {
             Outcome::Lost(LostReason::Epoch) => {
                 hold(other_epoch, "lost_has_a_cause", || "epoch, in this epoch".to_owned())?;
@@ -293,6 +315,7 @@ impl World {
                 sub.pos = Some(upto);
                 self.lost_has_a_cause(&channel, from)?;
                 self.clients[c].follows[index].lost.push((from, upto));
+                self.saw("lost while live");
             }
         }
         Ok(())

@@ -167,6 +167,8 @@ pub(crate) struct View<'a> {
     pub(crate) chunk_rows: usize,
     /// The store does not answer.
     pub(crate) failing: bool,
+    /// A mutant: it does not know what it evicted.
+    pub(crate) forgets: bool,
 }
 
 impl View<'_> {
@@ -190,6 +192,9 @@ impl Rows for View<'_> {
 
     fn evicted(&self, channel: &Channel) -> Result<Offset, RowsError> {
         self.ready()?;
+        if self.forgets {
+            return Ok(Offset(0));
+        }
         Ok(Offset(self.store.evicted.get(channel).copied().unwrap_or(0)))
     }
 

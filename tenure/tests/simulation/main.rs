@@ -7,14 +7,19 @@
 mod audit;
 mod checks;
 mod client;
+mod frames;
 mod gateway;
 mod log;
 mod mutant;
 mod router;
 mod scheduler;
+mod settle;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use checks::Violation;
 use mutant::Mutant;
@@ -40,10 +45,15 @@ fn random_schedules_break_no_invariant() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(2_000),
     };
-    let (count, mut steps) = (seeds.end - seeds.start, 0);
+    let (count, mut steps, mut seen) = (seeds.end - seeds.start, 0, BTreeMap::new());
     for seed in seeds {
         match run(seed, None, count == 1) {
-            Ok(taken) => steps += taken,
+            Ok((taken, saw)) => {
+                steps += taken;
+                for (what, times) in saw {
+                    *seen.entry(what).or_insert(0) += times;
+                }
+            }
             Err(failure) => {
                 let traced = if count == 1 { Err(failure) } else { run(seed, None, true) };
                 report(seed, traced);
@@ -51,7 +61,28 @@ fn random_schedules_break_no_invariant() {
         }
     }
     println!("simulation: {count} seeds, {steps} steps, 0 violations");
+    println!("{seen:?}");
+    for what in MUST_HAPPEN.iter().filter(|_| count >= 1_000) {
+        assert!(seen.get(what).is_some_and(|times| *times >= count / 100), "hardly ever: {what}: {seen:?}");
+    }
 }
+
+/// What a simulation worth its name runs into.
+const MUST_HAPPEN: [&str; 13] = [
+    "a History chunk",
+    "a Resume",
+    "a retake",
+    "a stale frame was dropped",
+    "an Unwant",
+    "an event delivered",
+    "bad_cursor",
+    "epoch",
+    "expired",
+    "lost while live",
+    "recovered",
+    "the log was gone",
+    "the log was read",
+];
 
 fn report(seed: u64, ran: Ran) {
     let Err(failure) = ran else { panic!("seed {seed} failed once and not again: it is not deterministic") };
@@ -60,4 +91,67 @@ fn report(seed: u64, ran: Ran) {
     }
     let Violation { invariant, detail } = failure.violation;
     panic!("SIM_SEED={seed} breaks {invariant}: {detail}");
+}
+
+thread_local! {
+    /// This thread expects assertions to fail.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs seeds with a misreading planted until a check notices; it must be one of those expected, and soon.
+fn caught(mutant: Mutant, expected: &[&str]) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let hook = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                hook(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let broken = (0..MUTANT_SEEDS)
+        .find_map(|seed| run(seed, Some(mutant), false).err().map(|it| (seed, it.violation)));
+    QUIET.set(false);
+    let Some((seed, violation)) = broken else { panic!("{mutant:?} survived {MUTANT_SEEDS} seeds") };
+    println!("{mutant:?}: seed {seed}, {}: {}", violation.invariant, violation.detail);
+    assert!(expected.contains(&violation.invariant), "{mutant:?} broke {} first", violation.invariant);
+}
+
+/// Some need a rare crossing.
+const MUTANT_SEEDS: u64 = 20_000;
+
+macro_rules! mutants {
+    ($($name:ident: $mutant:ident => $expected:expr;)*) => {
+        $(#[test] fn $name() { caught(Mutant::$mutant, &$expected); })*
+    };
+}
+
+mutants! {
+    history_for_every_subscriber_is_caught: HistoryToEverySubscriber => ["cursor_passes_nothing", "lost_has_a_cause"];
+    history_without_a_want_id_is_caught: HistoryWithoutWantId => ["cursor_passes_nothing", "lost_has_a_cause"];
+    dedupe_by_partition_is_caught: DedupeByPartition => ["cursor_passes_nothing"];
+    a_live_event_for_a_pending_subscription_is_caught: LiveEventToPending => ["cursor_passes_nothing"];
+    a_mark_for_a_pending_subscription_is_caught: MarkToPending => ["cursor_passes_nothing"];
+    joining_a_held_channel_without_a_want_is_caught: JoinLocally => ["cursor_passes_nothing"];
+    a_mark_before_queued_events_is_caught: MarkBeforeQueuedEvents => ["machine_assertion", "cursor_passes_nothing"];
+    a_mark_of_h_is_caught: MarkSaysH => ["cursor_passes_nothing", "machine_assertion"];
+    a_mark_before_the_resume_is_caught: MarkBeforeResume => ["cursor_passes_nothing", "machine_assertion"];
+    heeding_a_lower_term_is_caught: HeedLowerTerm => ["machine_assertion", "cursor_passes_nothing"];
+    heeding_live_frames_of_a_lower_term_is_caught: HeedLowerTermLive => ["machine_assertion", "cursor_passes_nothing"];
+    heeding_an_old_resume_number_is_caught: HeedOldNumber => ["machine_assertion", "cursor_passes_nothing"];
+    following_a_lower_term_is_caught: OwnedOfLowerTerm => ["everyone_is_established", "resume_goes_on"];
+    ignoring_an_equal_term_is_caught: IgnoreEqualTerm => ["nothing_is_missing", "everyone_is_established"];
+    resuming_from_the_head_is_caught: ResumeFromHead => ["cursor_passes_nothing"];
+    folding_pending_into_a_resume_is_caught: ResumeFoldsPending => ["cursor_passes_nothing"];
+    not_repeating_wants_is_caught: WantsNotRepeated => ["everyone_is_established", "owned_is_not_repeated"];
+    history_that_moves_next_is_caught: HistoryMovesNext => ["cursor_passes_nothing", "machine_assertion"];
+    an_unwant_that_changes_places_with_a_want_is_caught: UnwantOvertakesWant => ["owned_is_not_repeated", "cursor_passes_nothing"];
+    dropping_lost_is_caught: LostIsDropped => ["cursor_passes_nothing"];
+    knowing_a_takeover_by_name_is_caught: TakeoverByName => ["serves_by_its_own_takeover"];
+    serving_before_the_takeover_is_consumed_is_caught: ServesBeforeConsumed => ["serves_by_its_own_takeover"];
+    going_on_after_a_foreign_takeover_is_caught: ForeignTakeoverIgnored => ["serves_by_its_own_takeover"];
+    not_taking_over_again_is_caught: NoRetake => ["the_assigned_router_serves"];
+    forgetting_evictions_is_caught: EvictedForgotten => ["history_is_complete"];
+    judging_a_cursor_by_h_is_caught: WatermarkIsOwnH => ["lost_has_a_cause"];
 }

@@ -7,7 +7,7 @@ use tidegate_tenure::{Nonce, Owner, OwnerOut, Record, Row, StreamId, ToNode, ToR
 use tidegate_vocab::{Channel, Event, EventName, Offset, Payload};
 
 use crate::audit::{Audit, Scene};
-use crate::checks::{Check, store_is_an_interval};
+use crate::checks::{Check, serves_by_its_own_takeover, store_is_an_interval};
 use crate::log::{Rec, Store, View};
 use crate::mutant::Mutant;
 use crate::world::{EPOCH, PARTITION, World};
@@ -66,6 +66,7 @@ impl World {
     pub(crate) fn retake(&mut self, r: usize) -> Check {
         let nonce = Nonce(u128::from(self.name()));
         self.routers[r].retake_at_ms = None;
+        self.saw("a retake");
         if let Some(owner) = &mut self.routers[r].owner {
             owner.retake(nonce);
         }
@@ -95,11 +96,14 @@ impl World {
             Rec::Noise => Record::Nothing,
         };
         if let Some(owner) = &mut router.owner {
-            let record = self.planted.consumed(r, rec, record, offset, owner);
+            let record = self.planted.consumed(r, rec, record, offset);
             owner.consumed(Offset(offset), record, floor);
         }
         self.remember_gone(r);
-        self.flush(r)
+        self.flush(r)?;
+        let router = &self.routers[r];
+        let term = router.owner.as_ref().and_then(Owner::term);
+        serves_by_its_own_takeover(&self.log, router.store.h, router.nonce, term)
     }
 
     pub(crate) fn load_backward(&mut self, r: usize, count: u64) -> Check {
@@ -191,9 +195,16 @@ impl World {
         let Some(stream) = self.streams.get(&id) else { return Ok(()) };
         let r = stream.router;
         let room = self.config.room_bytes.saturating_sub(stream.queued_bytes());
+        let forgets = self.is(Mutant::EvictedForgotten);
         let router = &mut self.routers[r];
         let Some(owner) = &mut router.owner else { return Ok(()) };
-        let view = View { store: &router.store, log: &self.log, chunk_rows: self.config.chunk_rows, failing };
+        let view = View {
+            store: &router.store,
+            log: &self.log,
+            chunk_rows: self.config.chunk_rows,
+            failing,
+            forgets,
+        };
         let mut frames = Vec::new();
         owner.pump(id, room, &view, self.now_ms, &mut |frame| frames.push(frame));
         for frame in frames {
@@ -255,6 +266,7 @@ impl World {
         let Some(owner) = &mut self.routers[r].owner else { return Ok(()) };
         if from.0 < self.log.start {
             owner.log_gone(id, Offset(self.log.start));
+            *self.seen.entry("the log was gone").or_default() += 1;
         } else {
             let row = |offset| match self.log.get(offset) {
                 Some(Rec::Event(event)) => Some(Row::Event(Arc::clone(event))),
@@ -263,6 +275,7 @@ impl World {
                 }
                 _ => None,
             };
+            *self.seen.entry("the log was read").or_default() += 1;
             owner.log_rows(id, from, (from.0..upto).filter_map(row).collect(), Offset(upto));
         }
         self.flush(r)
@@ -274,13 +287,20 @@ impl World {
         for out in outs {
             match out {
                 OwnerOut::Send(id, frame) => self.push_down(id, frame)?,
-                OwnerOut::AppendTakeover(nonce) => self.appends.push((r, nonce)),
+                OwnerOut::AppendTakeover(nonce) => {
+                    self.routers[r].nonce = Some(nonce);
+                    self.planted.takes_over(r, nonce);
+                    self.appends.push((r, nonce));
+                }
                 OwnerOut::TakenOver => {
                     if !self.is(Mutant::NoRetake) {
                         self.routers[r].retake_at_ms = Some(self.now_ms + 500);
                     }
                 }
-                OwnerOut::AskHighWatermark => self.ask_watermark(r),
+                OwnerOut::AskHighWatermark => {
+                    self.saw("a Want asked for a watermark");
+                    self.ask_watermark(r);
+                }
                 OwnerOut::ReadLog { stream, from } => self.routers[r].reads.push((stream, from)),
             }
         }

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) store_rows: usize,
     pub(crate) chunk_rows: usize,
     pub(crate) steps: usize,
+    /// One step of time in so many is longer than any linger.
+    pub(crate) long_time_in: u32,
     /// How likely each kind of step is, by [`crate::scheduler::Kind`]: some kinds never happen under some seeds.
     pub(crate) weights: Vec<u32>,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Router {
     pub(crate) believes: bool,
     pub(crate) owner: Option<Owner>,
     pub(crate) store: Store,
+    /// The nonce of its last takeover.
+    pub(crate) nonce: Option<Nonce>,
     pub(crate) retake_at_ms: Option<u64>,
     /// High watermarks asked for and not yet answered: when, and the log's end then.
     pub(crate) asks: Vec<(u64, u64)>,
@@ -109,6 +113,8 @@ pub(crate) struct World {
     pub(crate) names: u64,
     /// Per channel, below which some store ever lost rows.
     pub(crate) gone: BTreeMap<Channel, u64>,
+    /// How often what matters happened, so that a simulation which no longer reaches it is noticed.
+    pub(crate) seen: Seen,
     pub(crate) trace: Option<VecDeque<String>>,
     /// What happens late while settling repeats itself.
     pub(crate) trace_frozen: bool,
@@ -123,6 +129,7 @@ impl World {
             believes: false,
             owner: None,
             store: Store::wiped(0, config.store_rows),
+            nonce: None,
             retake_at_ms: None,
             asks: Vec::new(),
             reads: Vec::new(),
@@ -150,12 +157,17 @@ impl World {
             assigned: None,
             names: 0,
             gone: BTreeMap::new(),
+            seen: Seen::new(),
             trace: traced.then(VecDeque::new),
             trace_frozen: false,
             config,
         };
         world.clients = (0..world.config.clients).map(|_| world.draw_client()).collect();
         world
+    }
+
+    pub(crate) fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
@@ -189,14 +201,19 @@ impl World {
     /// Something a client may ask for that has no cursor of ours.
     pub(crate) fn draw_wish(&mut self) -> WantFrom {
         let end = self.log.end();
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..11) {
             0 => WantFrom::Next { epoch: EPOCH, offset: Offset(0) },
-            1 | 2 => WantFrom::Next { epoch: EPOCH, offset: Offset(self.rng.random_range(0..=end)) },
+            1 => WantFrom::Next { epoch: EPOCH, offset: Offset(self.rng.random_range(0..=end)) },
+            // Perhaps above what the owner has consumed.
+            2 => WantFrom::Next {
+                epoch: EPOCH,
+                offset: Offset(end.saturating_sub(self.rng.random_range(0..3))),
+            },
             3 => WantFrom::Next { epoch: EPOCH, offset: Offset(end + self.rng.random_range(0..5)) },
             4 => WantFrom::Next { epoch: OTHER_EPOCH, offset: Offset(self.rng.random_range(0..=end)) },
             5 => WantFrom::Since(self.now_ms - self.rng.random_range(0..10_000)),
             6 => WantFrom::Last(self.rng.random_range(0..5)),
-            7 | 8 => WantFrom::Start,
+            7 => WantFrom::Start,
             _ => WantFrom::Now,
         }
     }
@@ -254,14 +271,17 @@ impl Config {
             room_bytes: pick(rng, &[100, 300, 1_000, 1 << 20]),
             store_rows: pick(rng, &[2, 5, 1_000, 1_000]),
             chunk_rows: pick(rng, &[1, 2, 1_000]),
-            steps: pick(rng, &[50, 150, 400, 800]),
+            steps: pick(rng, &[100, 400, 1_000, 2_500]),
+            long_time_in: [2, 8, 32][rng.random_range(0..3)],
             weights: crate::scheduler::draw_weights(rng),
         }
     }
 }
 
-/// The result of one seed: how many steps it took, or what broke.
-pub(crate) type Ran = Result<u64, Failure>;
+pub(crate) type Seen = BTreeMap<&'static str, u64>;
+
+/// The result of one seed: how many steps it took and what it saw, or what broke.
+pub(crate) type Ran = Result<(u64, Seen), Failure>;
 
 pub(crate) struct Failure {
     pub(crate) violation: Violation,
