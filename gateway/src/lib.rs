@@ -1,1 +1,249 @@
-//! The role that holds client connections.
+//! The gateway: holds client connections, encodes an event once, and fans it out locally.
+//!
+//! Owns the public port. One thread per shard; a node task ties the shards to the routers. Never speaks Kafka and never
+//! blocks on it: all it knows of a router is [`tidegate_link::RouterLink`]. Its socket table is the truth about who is
+//! connected.
+
+mod auth;
+mod clock;
+mod config;
+mod http;
+mod listen;
+mod message;
+mod metrics;
+mod node_task;
+mod origin;
+mod request;
+mod shard;
+mod shared;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_link::RouterLink;
+use tidegate_vocab::{Incarnation, PartitionCounts, limits};
+use tokio::sync::{mpsc, watch};
+
+pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
+
+use node_task::NodeTask;
+use shard::{Shard, ToShard};
+use shared::Shared;
+
+/// Publishes what the demonstration page asks for: the body of `POST /v1/publish` in, status, content type and body out.
+pub type DemoPublish =
+    Arc<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = (u16, &'static str, Bytes)> + Send>> + Send + Sync>;
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The public address cannot be had.
+    #[error(
+        "cannot listen on {address}: {source}; choose another address with --public, or stop what uses it"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A shard's thread or runtime cannot be had.
+    #[error("cannot start a shard: {0}")]
+    Shard(#[source] io::Error),
+    /// A metric is registered already.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// There is no router to attach to.
+    #[error("no router is configured")]
+    NoRouter,
+}
+
+/// What a gateway may hold, as it was at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Files that the process may open.
+    pub files: u64,
+    /// Connections beyond which new ones are refused.
+    pub connections: usize,
+    /// User memory that this many idle connections take, in bytes, at 1 KiB each.
+    pub idle_memory_bytes: u64,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    budget: Budget,
+    accepting: watch::Sender<bool>,
+    shards: Vec<mpsc::Sender<ToShard>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    node: tokio::task::JoinHandle<()>,
+}
+
+/// Time that connections have beyond the drain's window to end their side.
+const DRAIN_SLACK: Duration = Duration::from_secs(3);
+
+impl Gateway {
+    /// Binds the public port, starts the shards and attaches to the routers. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address or a thread cannot be had.
+    pub fn start(
+        config: GatewayConfig,
+        routers: Vec<Arc<dyn RouterLink>>,
+        counts: PartitionCounts,
+        registry: &prometheus::Registry,
+        demo_publish: Option<DemoPublish>,
+    ) -> Result<Self, StartError> {
+        let link = Arc::clone(routers.first().ok_or(StartError::NoRouter)?);
+        let budget = budget(config.connections_limit);
+        let incarnation = Incarnation::random();
+        let address = config.public;
+        let listeners =
+            listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
+        let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
+        let shared = Arc::new(Shared::new(shared::Parts {
+            metrics: metrics::Metrics::register(registry)?,
+            config,
+            counts,
+            link,
+            demo_publish,
+            incarnation,
+            sockets_limit: budget.connections,
+        }));
+        let (accepting, is_accepting) = watch::channel(true);
+        let (to_node, commands) = mpsc::channel(limits::NODE_QUEUE_LIMIT);
+        let (mut shards, mut threads) = (Vec::new(), Vec::new());
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (to_shard, inbox) = mpsc::channel(limits::SHARD_QUEUE_LIMIT);
+            let seed = ShardSeed {
+                number: number as u16,
+                shared: Arc::clone(&shared),
+                to_node: to_node.clone(),
+                inbox,
+                listener,
+                accepting: is_accepting.clone(),
+            };
+            let thread =
+                std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || seed.run());
+            threads.push(thread.map_err(StartError::Shard)?);
+            shards.push(to_shard);
+        }
+        let task = NodeTask::new(counts, shards.clone(), shared.clock, shared.metrics.clone());
+        let node = tokio::spawn(task.run(routers, incarnation, commands));
+        Ok(Self { shared, address, budget, accepting, shards, threads, node })
+    }
+
+    /// The address that clients connect to.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it may hold.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Client sockets that are open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.sockets()
+    }
+
+    /// Whether load balancers should send clients here.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.shared.is_draining() {
+            return Err("gateway is draining".to_owned());
+        }
+        if self.node.is_finished() || self.threads.iter().any(std::thread::JoinHandle::is_finished) {
+            return Err("a core task of the gateway has ended".to_owned());
+        }
+        if self.shared.metrics.streams.get() == 0 {
+            return Err("gateway is attached to no router".to_owned());
+        }
+        Ok(())
+    }
+
+    /// True once a core task has ended although nobody asked it to: the process should end too.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.node.is_finished() || self.threads.iter().any(std::thread::JoinHandle::is_finished)
+    }
+
+    /// Not ready, wait for load balancers, stop accepting, close all connections evenly over the window. Ends when all
+    /// are closed, or a little after the window.
+    pub async fn drain(&self) {
+        let pace = self.shared.config.drain.clone();
+        self.shared.is_draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(pace.wait).await;
+        self.accepting.send_replace(false);
+        for shard in &self.shards {
+            let _ = shard.send(ToShard::Drain { window: pace.window }).await;
+        }
+        let deadline = tokio::time::Instant::now() + pace.window + DRAIN_SLACK;
+        while self.connections() > 0 && tokio::time::Instant::now() < deadline {
+            self.shared.metrics.drain_remaining.set(self.connections() as i64);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.shared.metrics.drain_remaining.set(self.connections() as i64);
+    }
+
+    /// Ends the shards and the node task. Connections that are still open are cut.
+    pub async fn stop(self) {
+        let Self { shards, threads, node, accepting, .. } = self;
+        accepting.send_replace(false);
+        node.abort();
+        let _ = node.await;
+        drop(shards);
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+    }
+}
+
+/// What the file limit leaves for connections, and what they take.
+fn budget(connections_limit: usize) -> Budget {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let connections = connections_limit.min(files.saturating_sub(limits::RESERVED_FILES) as usize);
+    Budget { files, connections, idle_memory_bytes: connections as u64 * 1024 }
+}
+
+/// What a shard's thread starts with.
+struct ShardSeed {
+    number: u16,
+    shared: Arc<Shared>,
+    to_node: mpsc::Sender<Vec<shard::item::NodeCommand>>,
+    inbox: mpsc::Receiver<ToShard>,
+    listener: std::net::TcpListener,
+    accepting: watch::Receiver<bool>,
+}
+
+impl ShardSeed {
+    fn run(self) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "a shard has no runtime"),
+        };
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async move {
+            let listener = match tokio::net::TcpListener::from_std(self.listener) {
+                Ok(listener) => listener,
+                Err(error) => return tracing::error!(%error, "a shard has no listener"),
+            };
+            let shard = Shard::new(self.number, self.shared, self.to_node, self.accepting.clone());
+            tokio::task::spawn_local(listen::accept(std::rc::Rc::clone(&shard), listener, self.accepting));
+            shard.run(self.inbox).await;
+        });
+    }
+}

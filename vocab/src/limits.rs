@@ -40,6 +40,8 @@ pub const PONG_TIMEOUT_MS: u64 = 10_000;
 pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;
 /// Longest `wait` of a long poll, in milliseconds: below the idle timeout of common proxies (60 s).
 pub const POLL_WAIT_LIMIT_MS: u64 = 55_000;
+/// Milliseconds in which a poll that does not wait is answered, whatever is still unknown.
+pub const POLL_ANSWER_TIMEOUT_MS: u64 = 2_000;
 /// Events in one poll's answer: the cursor leads on to the rest.
 pub const POLL_EVENTS_LIMIT: usize = 1000;
 /// Bytes of one poll's answer after which no further event is added.

@@ -109,7 +109,7 @@ fn accept(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
             }
             Err(error) => {
                 let text = error.to_string();
-                stream.write_all(&full_response(error.status(), &error.headers(), text.as_bytes()))?;
+                stream.write_all(&full_response(error.status(), &error.headers(), text.as_bytes(), false))?;
                 Ok(None)
             }
         };

@@ -68,9 +68,14 @@ pub fn stream_headers() -> [(HeaderName, HeaderValue); 4] {
     ]
 }
 
-/// A whole HTTP/1.1 answer with its length, after which the connection closes. A status that has no body (1xx, 204,
+/// A whole HTTP/1.1 answer with its length, after which another request may follow if `keep_alive`. A status that has no body (1xx, 204,
 /// 304; RFC 9110, section 6.4.1) gets none, nor a length.
-pub fn full_response(status: StatusCode, headers: &[(HeaderName, HeaderValue)], body: &[u8]) -> Vec<u8> {
+pub fn full_response(
+    status: StatusCode,
+    headers: &[(HeaderName, HeaderValue)],
+    body: &[u8],
+    keep_alive: bool,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + body.len());
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -78,7 +83,9 @@ pub fn full_response(status: StatusCode, headers: &[(HeaderName, HeaderValue)], 
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     write_headers(headers, &mut out);
-    write_headers(&[(CONNECTION, HeaderValue::from_static("close"))], &mut out);
+    if !keep_alive {
+        write_headers(&[(CONNECTION, HeaderValue::from_static("close"))], &mut out);
+    }
     let has_body = !(status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED);

@@ -49,19 +49,19 @@ fn streams() {
 #[test]
 fn whole_answers() {
     let json = [(CONTENT_TYPE, JSON)];
-    let answer = full_response(StatusCode::TOO_MANY_REQUESTS, &json, b"{}");
+    let answer = full_response(StatusCode::TOO_MANY_REQUESTS, &json, b"{}", false);
     assert!(answer.ends_with(b"\r\n\r\n{}"));
     let present = ["HTTP/1.1 429 Too Many Requests", "content-length: 2", "connection: close"];
     check(answer, &present, &["transfer-encoding"]);
-    check(full_response(StatusCode::OK, &json, b""), &["content-length: 0"], &[]);
+    check(full_response(StatusCode::OK, &json, b"", false), &["content-length: 0"], &[]);
     for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
-        let answer = full_response(status, &[], b"never");
+        let answer = full_response(status, &[], b"never", false);
         assert!(answer.ends_with(b"\r\n\r\n"));
         check(answer, &[], &["content-length"]);
     }
     // A status without a name still has its space (RFC 9112, section 4).
     let unnamed = StatusCode::from_u16(599).unwrap();
-    check(full_response(unnamed, &[], b""), &["HTTP/1.1 599 "], &[]);
+    check(full_response(unnamed, &[], b"", false), &["HTTP/1.1 599 "], &[]);
 }
 
 /// Whoever builds a header from what a peer sent meets this refusal, so no writer here has to check again.

@@ -1,0 +1,195 @@
+//! The paths of the public port.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use tidegate_link::UpstreamMessage;
+use tidegate_vocab::{ErrorKind, Problem, limits};
+use tidegate_wire::object;
+use tidegate_wire::ws::handshake::{self, HandshakeError};
+
+use super::TakeoverSlot;
+use super::answer::{self, Answer};
+use crate::message;
+use crate::origin::{self, AllowedOrigin};
+use crate::request::{self, Transport};
+use crate::shard::{Shard, Takeover};
+use crate::shared::Shared;
+
+/// Time after which a refused client may come back.
+const RETRY_MS: u64 = 2_000;
+
+const PAGE: &[u8] = include_bytes!("../../web/index.html");
+const CLIENT: &[u8] = include_bytes!("../../web/tidegate.js");
+
+/// Answers a request, or leaves a takeover and never answers.
+pub(super) async fn handle(
+    shard: Rc<Shard>,
+    slot: TakeoverSlot,
+    is_over_limit: bool,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let (parts, body) = request.into_parts();
+    let shared = &shard.shared;
+    let origin = match origin::check(&parts.headers, &shared.config.allowed_origins) {
+        Ok(origin) => origin,
+        Err(refusal) => return Ok(answer::problem(shared, &refusal, &None)),
+    };
+    let answer = match (parts.uri.path(), &parts.method) {
+        ("/v1/events", &Method::GET) => match events(shared, &parts, is_over_limit, &origin) {
+            Ok(takeover) => {
+                *slot.borrow_mut() = Some(*takeover);
+                pending().await
+            }
+            Err(answer) => *answer,
+        },
+        ("/v1/messages", &Method::POST) => messages(shared, &parts, body, &origin).await,
+        ("/demo/publish", &Method::POST) if shared.demo_publish.is_some() => {
+            demo(shared, body, &origin).await
+        }
+        ("/v1/events" | "/v1/messages" | "/demo/publish", &Method::OPTIONS) => preflight(&origin),
+        ("/tidegate.js", &Method::GET) => answer::asset("text/javascript; charset=utf-8", CLIENT, &origin),
+        ("/", &Method::GET) if shared.config.demo_page => {
+            answer::asset("text/html; charset=utf-8", PAGE, &origin)
+        }
+        ("/v1/events" | "/tidegate.js", _) => wrong_method(shared, "GET, OPTIONS", &origin),
+        ("/v1/messages" | "/demo/publish", _) => wrong_method(shared, "POST, OPTIONS", &origin),
+        _ => {
+            let refusal =
+                Problem::new(ErrorKind::NotFound, "there is nothing here; events are at GET /v1/events");
+            answer::problem(shared, &refusal, &origin)
+        }
+    };
+    Ok(answer)
+}
+
+fn preflight(origin: &AllowedOrigin) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer::with_headers(answer, origin::preflight_headers(origin))
+}
+
+fn wrong_method(shared: &Shared, allow: &'static str, origin: &AllowedOrigin) -> Answer {
+    let refusal = Problem::new(ErrorKind::MethodNotAllowed, format!("allowed here: {allow}"));
+    let answer = answer::problem(shared, &refusal, origin);
+    answer::with_headers(answer, vec![(ALLOW, HeaderValue::from_static(allow))])
+}
+
+/// What takes the socket over, or the refusal in the form that the client's transport understands.
+fn events(
+    shared: &Shared,
+    parts: &Parts,
+    is_over_limit: bool,
+    origin: &AllowedOrigin,
+) -> Result<Box<Takeover>, Box<Answer>> {
+    let transport = request::transport_of(parts)
+        .map_err(|refusal| Box::new(answer::problem(shared, &refusal, origin)))?;
+    let ws = if transport == Transport::WebSocket {
+        let accepted = handshake::check(&parts.method, parts.version, &parts.headers, &[]);
+        Some(accepted.map_err(|error| Box::new(refuse_handshake(shared, error, origin)))?)
+    } else {
+        None
+    };
+    let refuse = |refusal: &Problem| Box::new(answer::refuse_events(shared, refusal, transport, origin));
+    if is_over_limit {
+        let refusal = Problem::new(ErrorKind::Overloaded, "the node holds as many connections as it may");
+        return Err(refuse(&refusal.retry_after_ms(RETRY_MS)));
+    }
+    if shared.is_draining() {
+        return Err(refuse(
+            &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(RETRY_MS),
+        ));
+    }
+    let identity = identify(shared, parts).map_err(|refusal| refuse(&refusal))?;
+    let request =
+        request::parse(parts, transport, shared.config.channels_limit).map_err(|refusal| refuse(&refusal))?;
+    for channel in &request.channels {
+        identity.check_channel(channel).map_err(|refusal| refuse(&refusal))?;
+    }
+    let headers = origin::response_headers(origin);
+    let ws_head = ws.map(|accept| accept.response_head(&headers));
+    Ok(Box::new(Takeover { request, identity, headers, ws_head }))
+}
+
+fn identify(shared: &Shared, parts: &Parts) -> Result<crate::auth::Identity, Problem> {
+    let token = request::token_of(parts)?;
+    let user = request::query(parts, "user");
+    shared.auth.identify(token.as_deref(), user.as_deref())
+}
+
+fn refuse_handshake(shared: &Shared, error: HandshakeError, origin: &AllowedOrigin) -> Answer {
+    let kind = if error.status() == StatusCode::UPGRADE_REQUIRED {
+        ErrorKind::UpgradeRequired
+    } else {
+        ErrorKind::BadRequest
+    };
+    let refusal = Problem::new(kind, format!("websocket handshake: {error}"));
+    answer::with_headers(answer::problem(shared, &refusal, origin), error.headers())
+}
+
+/// The body of a request, within its size and time.
+async fn collect(body: Incoming, bytes_limit: usize) -> Result<Bytes, Problem> {
+    let collecting = Limited::new(body, bytes_limit).collect();
+    match tokio::time::timeout(Duration::from_millis(limits::REQUEST_BODY_TIMEOUT_MS), collecting).await {
+        Err(_) => Err(Problem::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Problem::new(ErrorKind::TooLarge, format!("the body is larger than {bytes_limit} bytes")))
+        }
+        Ok(Err(_)) => Err(Problem::new(ErrorKind::BadRequest, "the body is cut short or malformed")),
+    }
+}
+
+/// `POST /v1/messages`: to the log, and the ack once it is there.
+async fn messages(shared: &Shared, parts: &Parts, body: Incoming, origin: &AllowedOrigin) -> Answer {
+    match append_message(shared, parts, body).await {
+        Ok(ack) => {
+            shared.metrics.messages.with_label_values(&["acked"]).inc();
+            answer::answer(StatusCode::OK, HeaderValue::from_static("application/json"), ack, origin)
+        }
+        Err(refusal) => {
+            shared.metrics.messages.with_label_values(&[refusal.kind.as_str()]).inc();
+            answer::problem(shared, &refusal, origin)
+        }
+    }
+}
+
+async fn append_message(shared: &Shared, parts: &Parts, body: Incoming) -> Result<Vec<u8>, Problem> {
+    let identity = identify(shared, parts)?;
+    let body = collect(body, shared.config.message_bytes_limit).await?;
+    let message = message::parse(&body, shared.config.message_bytes_limit).map_err(|(_, refusal)| refusal)?;
+    let missing = || Problem::new(ErrorKind::BadRequest, "channel is missing");
+    let channel = message.channel.ok_or_else(missing)?;
+    identity.check_channel(&channel)?;
+    let upstream = UpstreamMessage {
+        connection: shared.connection_id(shared.next_sequence()),
+        user: identity.user,
+        channel,
+        payload: message.payload,
+        seq: 1,
+        trace_parent: parts.headers.get("traceparent").map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    };
+    let pos = shared.link.upstream(upstream).await?;
+    Ok(object::ack_object(message.reference.as_deref(), 1, &pos))
+}
+
+/// The demonstration page's publish box: the JSON of `POST /v1/publish`, handed to the router of this process.
+async fn demo(shared: &Shared, body: Incoming, origin: &AllowedOrigin) -> Answer {
+    let Some(publish) = &shared.demo_publish else { return Answer::default() };
+    match collect(body, limits::API_REQUEST_BYTES_LIMIT).await {
+        Ok(body) => {
+            let (status, content_type, body) = publish(body).await;
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            answer::answer(status, HeaderValue::from_static(content_type), body, origin)
+        }
+        Err(refusal) => answer::problem(shared, &refusal, origin),
+    }
+}

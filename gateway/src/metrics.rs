@@ -1,0 +1,131 @@
+//! What a gateway counts. Label sets are closed: never a user, a channel, an address or a path.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
+};
+
+/// The metric families of a gateway, registered once.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) connections: IntGaugeVec,
+    pub(crate) opened: IntCounterVec,
+    pub(crate) closed: IntCounterVec,
+    pub(crate) refused: IntCounterVec,
+    pub(crate) subscriptions: IntCounterVec,
+    pub(crate) deliveries: IntCounterVec,
+    pub(crate) bytes_out: IntCounter,
+    pub(crate) outbox_bytes: IntGauge,
+    pub(crate) frames_invalid: IntCounterVec,
+    pub(crate) messages: IntCounterVec,
+    pub(crate) delivery_latency: Histogram,
+    pub(crate) accept_errors: IntCounter,
+    pub(crate) drain_remaining: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) partitions_unserved: IntGauge,
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let latency_buckets = exponential_buckets(0.000_5, 2.0, 16)?;
+        let metrics = Self {
+            connections: gauges("connections", "Open client connections.", &["transport"])?,
+            opened: counters(
+                "connections_opened_total",
+                "Client connections and polls begun.",
+                &["transport"],
+            )?,
+            closed: counters(
+                "connections_closed_total",
+                "Client connections and polls ended, by reason.",
+                &["transport", "reason"],
+            )?,
+            refused: counters("refused_total", "Requests refused, by error kind.", &["kind"])?,
+            subscriptions: counters(
+                "subscriptions_total",
+                "Channels that connections began to follow, by outcome.",
+                &["outcome"],
+            )?,
+            deliveries: counters(
+                "deliveries_total",
+                "Events written or queued for writing to client sockets.",
+                &["transport"],
+            )?,
+            bytes_out: IntCounter::new(
+                "tidegate_gateway_bytes_out_total",
+                "Bytes written to client sockets.",
+            )?,
+            outbox_bytes: IntGauge::new(
+                "tidegate_gateway_outbox_bytes",
+                "Bytes that wait for slow client sockets.",
+            )?,
+            frames_invalid: counters(
+                "frames_invalid_total",
+                "WebSocket frames that broke the protocol, by rule.",
+                &["rule"],
+            )?,
+            messages: counters("messages_total", "Messages from clients, by outcome.", &["outcome"])?,
+            delivery_latency: Histogram::with_opts(
+                HistogramOpts::new(
+                    "tidegate_gateway_delivery_latency_seconds",
+                    "Time from the log's append to the first socket write, per event and shard.",
+                )
+                .buckets(latency_buckets),
+            )?,
+            accept_errors: IntCounter::new(
+                "tidegate_gateway_accept_errors_total",
+                "Failed accepts, for instance for want of file descriptors.",
+            )?,
+            drain_remaining: IntGauge::new(
+                "tidegate_gateway_drain_remaining_connections",
+                "Connections that a drain has still to close.",
+            )?,
+            streams: IntGauge::new(
+                "tidegate_gateway_deliver_streams",
+                "Deliver streams to routers that are open.",
+            )?,
+            partitions_unserved: IntGauge::new(
+                "tidegate_gateway_partitions_unserved",
+                "Partitions in which this node wants something and no owner serves it.",
+            )?,
+        };
+        let Self {
+            connections,
+            opened,
+            closed,
+            refused,
+            subscriptions,
+            deliveries,
+            bytes_out,
+            outbox_bytes,
+            frames_invalid,
+            messages,
+            delivery_latency,
+            accept_errors,
+            drain_remaining,
+            streams,
+            partitions_unserved,
+        } = &metrics;
+        registry.register(Box::new(connections.clone()))?;
+        for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        for counter in [bytes_out, accept_errors] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        for gauge in [outbox_bytes, drain_remaining, streams, partitions_unserved] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        registry.register(Box::new(delivery_latency.clone()))?;
+        Ok(metrics)
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(format!("tidegate_gateway_{name}"), help), labels)
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(format!("tidegate_gateway_{name}"), help), labels)
+}

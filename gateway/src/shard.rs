@@ -1,0 +1,260 @@
+//! A shard: one thread, its connections, and everything it needs to deliver to them without a lock.
+//!
+//! Owns every socket once it is a stream or a waiting poll. Runs on a single-threaded runtime: the accept loop, HTTP,
+//! one small task per connection, and one loop that takes items from the node task and ticks the wheel.
+//!
+//! Invariants: an event is given to a connection at most once per channel and in order; a cursor covers nothing that
+//! was not handed to the socket's queue before it; an idle connection has no buffer, no timer and no channel of its own.
+
+pub(crate) mod conn;
+mod cursor;
+mod deliver;
+pub(crate) mod item;
+mod opening;
+mod poll;
+mod table;
+mod task;
+mod timers;
+mod upstream;
+mod wheel;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slab::Slab;
+use tidegate_tenure::WantId;
+use tidegate_vocab::{LogEpoch, Offset};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::TICK_MS;
+use crate::shared::Shared;
+use conn::{Conn, Mode, Phase, Progress};
+use item::{NodeCommand, ShardItem, SharedEvent};
+use table::{ChannelIdx, ConnIdx, SetIdx, Table};
+pub(crate) use task::Takeover;
+use wheel::Wheel;
+
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// No set: the connection follows nothing any more.
+const NO_SET: SetIdx = SetIdx::MAX;
+
+/// What a shard is told besides items.
+#[derive(Debug)]
+pub(crate) enum ToShard {
+    /// Items from the node task, in order.
+    Items(Vec<ShardItem>),
+    /// Close every connection in slices over this time.
+    Drain { window: Duration },
+}
+
+/// A shard and what its tasks share.
+pub(crate) struct Shard {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: RefCell<State>,
+    accepting: watch::Receiver<bool>,
+}
+
+/// One partition as this shard has seen it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    epoch: Option<LogEpoch>,
+    /// next[P]: every live connection here was given everything of its channels before this.
+    next: Offset,
+}
+
+/// What waits for the end of a batch, so that a socket's frames leave in one send.
+enum Out {
+    /// A whole frame.
+    Frame(Bytes),
+    /// An event whose frame has the cursor if it is the last of its flush.
+    Event(Arc<SharedEvent>),
+    /// The connection's poll may be ready.
+    Poll,
+}
+
+/// Everything a shard owns.
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    shard: Weak<Shard>,
+    number: u16,
+    conns: Slab<Box<Conn>>,
+    table: Table,
+    parts: Vec<Part>,
+    wants: Map<WantId, (ConnIdx, u32, ChannelIdx)>,
+    want_sequence: u64,
+    generation: u32,
+    wheel: Wheel,
+    pending: Vec<(ConnIdx, Out)>,
+    scratch: Vec<u8>,
+    read_buffer: Vec<u8>,
+    /// Connections whose opening may be over.
+    settling: Vec<(ConnIdx, u32)>,
+    commands: VecDeque<NodeCommand>,
+    to_node: mpsc::Sender<Vec<NodeCommand>>,
+    drain: Option<Drain>,
+}
+
+/// A drain under way: close evenly until `end_tick`.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    end_tick: u32,
+}
+
+/// Bytes read from a socket at once; one buffer per shard.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    pub(crate) fn new(
+        number: u16,
+        shared: Arc<Shared>,
+        to_node: mpsc::Sender<Vec<NodeCommand>>,
+        accepting: watch::Receiver<bool>,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|shard| Self {
+            state: RefCell::new(State {
+                shard: Weak::clone(shard),
+                number,
+                conns: Slab::new(),
+                table: Table::new(shared.counts),
+                parts: vec![Part::default(); Table::parts_len(shared.counts)],
+                wants: Map::default(),
+                want_sequence: 0,
+                generation: 0,
+                wheel: Wheel::new(shared.clock.tick()),
+                pending: Vec::new(),
+                scratch: Vec::new(),
+                read_buffer: vec![0; READ_BUFFER_BYTES],
+                settling: Vec::new(),
+                commands: VecDeque::new(),
+                to_node,
+                drain: None,
+                shared: Arc::clone(&shared),
+            }),
+            shared,
+            accepting,
+        })
+    }
+
+    /// Turns false when the node stops accepting.
+    pub(crate) fn accepting(&self) -> watch::Receiver<bool> {
+        self.accepting.clone()
+    }
+
+    /// Takes items and ticks until the node task ends.
+    pub(crate) async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<ToShard>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                message = inbox.recv() => match message {
+                    Some(ToShard::Items(items)) => self.state.borrow_mut().deliver(items),
+                    Some(ToShard::Drain { window }) => self.state.borrow_mut().begin_drain(window),
+                    None => return,
+                },
+                _ = ticks.tick() => self.state.borrow_mut().tick(),
+            }
+        }
+    }
+}
+
+impl State {
+    fn tick_now(&self) -> u32 {
+        self.shared.clock.tick()
+    }
+
+    /// The connection, if it is still the one that was meant.
+    fn conn(&mut self, idx: ConnIdx, generation: u32) -> Option<&mut Conn> {
+        self.conns.get_mut(idx as usize).map(Box::as_mut).filter(|conn| conn.generation == generation)
+    }
+
+    /// Sends what was asked of the node task, as far as it has room; the rest goes at the next tick.
+    fn flush_commands(&mut self) {
+        if self.commands.is_empty() {
+            return;
+        }
+        if let Ok(permit) = self.to_node.try_reserve() {
+            permit.send(self.commands.drain(..).collect());
+        }
+    }
+
+    /// Ends what the connection follows; its socket stays.
+    fn unfollow(&mut self, idx: ConnIdx) {
+        let Some(conn) = self.conns.get_mut(idx as usize) else { return };
+        let set = std::mem::replace(&mut conn.set, NO_SET);
+        if set == NO_SET {
+            return;
+        }
+        let (place, opening) = (conn.place, conn.opening.take());
+        let channels: Vec<ChannelIdx> = self.table.set(set).channels().collect();
+        for channel in channels {
+            let sub =
+                opening.as_ref().and_then(|opening| opening.subs.iter().find(|sub| sub.channel == channel));
+            let entry = self.table.entry(channel);
+            let (partition, name) = (entry.partition, entry.name.clone());
+            match sub.map(|sub| sub.progress) {
+                Some(Progress::Pending { want, .. }) => {
+                    self.wants.remove(&want);
+                    self.commands.push_back(NodeCommand::Cancel { want, partition, channel: name });
+                }
+                Some(Progress::Stalled { .. }) => {}
+                Some(Progress::Live { .. }) | None => {
+                    self.commands.push_back(NodeCommand::Release { partition, channel: name });
+                }
+            }
+        }
+        if let Some(moved) = self.table.leave(set, place)
+            && let Some(other) = self.conns.get_mut(moved as usize)
+        {
+            other.place = place;
+        }
+        self.flush_commands();
+    }
+
+    /// Takes a connection out: what it followed ends, and its task with it. The socket is the caller's.
+    fn take(&mut self, idx: ConnIdx, reason: &str) -> Option<Box<Conn>> {
+        self.unfollow(idx);
+        let conn = self.conns.try_remove(idx as usize)?;
+        let transport = conn.transport().as_str();
+        self.shared.metrics.connections.with_label_values(&[transport]).dec();
+        self.shared.metrics.closed.with_label_values(&[transport, reason]).inc();
+        self.shared.metrics.outbox_bytes.sub(conn.queued_bytes() as i64);
+        conn.wake();
+        Some(conn)
+    }
+
+    /// Closes the socket at once.
+    fn remove(&mut self, idx: ConnIdx, reason: &str) {
+        drop(self.take(idx, reason));
+    }
+
+    /// Sends bytes to one connection now, behind what waits for it already.
+    fn send_now(&mut self, idx: ConnIdx, bytes: &[u8]) {
+        let tick = self.tick_now();
+        let Some(conn) = self.conns.get_mut(idx as usize) else { return };
+        let before = conn.queued_bytes();
+        let sent = conn.send_slice(bytes, tick);
+        conn.wrote_tick = tick;
+        let after = conn.queued_bytes();
+        self.account(idx, before, after, sent);
+    }
+
+    /// Notes what a send did, and ends the connection if its socket is broken.
+    fn account(&mut self, idx: ConnIdx, before: usize, after: usize, sent: std::io::Result<usize>) {
+        self.shared.metrics.outbox_bytes.add(after as i64 - before as i64);
+        match sent {
+            Ok(written) => self.shared.metrics.bytes_out.inc_by(written as u64),
+            Err(_) => self.remove(idx, "write_error"),
+        }
+    }
+
+    fn is_stream(&self, idx: ConnIdx) -> bool {
+        self.conns.get(idx as usize).is_some_and(|conn| conn.phase == Phase::Open && conn.mode != Mode::Poll)
+    }
+}

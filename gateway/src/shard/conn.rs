@@ -1,0 +1,240 @@
+//! One client connection: a socket and what little is kept about it. What is only needed while a connection opens,
+//! replays or is slow is boxed and gone again afterwards.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::Waker;
+
+use bytes::{Buf, Bytes};
+use tidegate_tenure::{Outcome, WantId};
+use tidegate_vocab::{LogEpoch, Offset, UserId};
+use tidegate_wire::object::Framing;
+use tidegate_wire::ws;
+use tokio::net::TcpStream;
+
+use super::item::SharedEvent;
+use super::table::{ChannelIdx, SetIdx};
+use crate::request::Transport;
+use crate::shared::Permit;
+
+/// Slices handed to one `writev`.
+const SLICES_LIMIT: usize = 64;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A stream of frames.
+    Stream(Framing),
+    /// One answer, then back to HTTP.
+    Poll,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// The last bytes are on their way; then our side is shut and the client's end is awaited until `due_tick`.
+    Closing,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) stream: TcpStream,
+    /// Counts the socket for as long as it is held.
+    pub(crate) permit: Permit,
+    pub(crate) sequence: u64,
+    pub(crate) waker: Option<Waker>,
+    pub(crate) outbox: Option<Box<Outbox>>,
+    pub(crate) opening: Option<Box<Opening>>,
+    pub(crate) user: Option<UserId>,
+    pub(crate) decoder: ws::Decoder,
+    pub(crate) generation: u32,
+    pub(crate) set: SetIdx,
+    pub(crate) place: u32,
+    /// The tick of the wheel's entry that counts.
+    pub(crate) due_tick: u32,
+    pub(crate) wrote_tick: u32,
+    pub(crate) cursor_tick: u32,
+    /// When the token ends; 0 for never.
+    pub(crate) expires_tick: u32,
+    /// When an unanswered WebSocket ping was sent; 0 for none.
+    pub(crate) pinged_tick: u32,
+    /// Messages of the client so far, and how many of them wait for the log.
+    pub(crate) messages: u32,
+    pub(crate) in_flight: u16,
+    pub(crate) mode: Mode,
+    pub(crate) phase: Phase,
+}
+
+// The budget of an idle connection is 1 KiB in all: socket, task and this (DESIGN, section 7).
+const _: () = assert!(size_of::<Conn>() <= 192, "a connection's own state stays small");
+
+impl Conn {
+    pub(crate) fn transport(&self) -> Transport {
+        match self.mode {
+            Mode::Stream(Framing::WebSocket) => Transport::WebSocket,
+            Mode::Stream(Framing::Sse { .. }) => Transport::Sse,
+            Mode::Stream(Framing::Ndjson { .. }) => Transport::Ndjson,
+            Mode::Poll => Transport::Poll,
+        }
+    }
+
+    /// Bytes that wait for the socket.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes)
+    }
+
+    /// Wakes the connection's task, to flush or to end.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Writes what the socket takes now and keeps the rest. Returns how many bytes the socket took.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub(crate) fn send(&mut self, bytes: &Bytes, tick: u32) -> io::Result<usize> {
+        let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
+        if written < bytes.len() {
+            self.keep(bytes.slice(written..), tick);
+        }
+        Ok(written)
+    }
+
+    /// As [`Conn::send`], for bytes that nobody else holds.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub(crate) fn send_slice(&mut self, bytes: &[u8], tick: u32) -> io::Result<usize> {
+        let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
+        if written < bytes.len() {
+            self.keep(Bytes::copy_from_slice(&bytes[written..]), tick);
+        }
+        Ok(written)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.try_write(bytes) {
+            Ok(written) => Ok(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep(&mut self, bytes: Bytes, tick: u32) {
+        let outbox = self
+            .outbox
+            .get_or_insert_with(|| Box::new(Outbox { queue: VecDeque::new(), bytes: 0, since_tick: tick }));
+        outbox.bytes += bytes.len();
+        outbox.queue.push_back(bytes);
+        self.wake();
+    }
+
+    /// Writes from the outbox until it is empty or the socket is full; returns how many bytes went.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub(crate) fn flush(&mut self, tick: u32) -> io::Result<usize> {
+        let mut total = 0;
+        while let Some(outbox) = &mut self.outbox {
+            let slices: Vec<IoSlice<'_>> =
+                outbox.queue.iter().take(SLICES_LIMIT).map(|bytes| IoSlice::new(bytes)).collect();
+            let written = match self.stream.try_write_vectored(&slices) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            };
+            total += written;
+            outbox.advance(written, tick);
+            if outbox.queue.is_empty() {
+                self.outbox = None;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// What waits for a slow socket. Exists only while something does.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Bytes>,
+    pub(crate) bytes: usize,
+    /// Since when its first byte has waited, or when the socket last took some.
+    pub(crate) since_tick: u32,
+}
+
+impl Outbox {
+    fn advance(&mut self, mut written: usize, tick: u32) {
+        if written > 0 {
+            self.since_tick = tick;
+        }
+        self.bytes -= written;
+        while written > 0 {
+            let Some(front) = self.queue.front_mut() else { return };
+            if front.len() > written {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// What a connection keeps until each of its channels is live and caught up with the shard.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) subs: Vec<Sub>,
+    /// The first `state` has been sent.
+    pub(crate) state_sent: bool,
+    /// When the first `state` is sent even so.
+    pub(crate) grace_tick: u32,
+    /// Frames behind the first `state`.
+    pub(crate) held: Vec<u8>,
+    pub(crate) poll: Option<Box<Poll>>,
+}
+
+/// One channel of an opening connection.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) channel: ChannelIdx,
+    pub(crate) progress: Progress,
+    /// What it turned out to be, once known; the first answer counts.
+    pub(crate) outcome: Option<Outcome>,
+    /// The client has been told.
+    pub(crate) told: bool,
+    /// The first offset that this connection is or will be given: what a `state` says.
+    pub(crate) start: Option<(LogEpoch, Offset)>,
+    /// Fixed beforehand: the cursor was damaged.
+    pub(crate) bad_cursor: bool,
+}
+
+/// How far one channel of an opening connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Its Want is under way; everything before `next` has been given, where that is known.
+    Pending { want: WantId, next: Option<(LogEpoch, Offset)> },
+    /// The client reads too slowly for its history: it goes on from here once the outbox is empty.
+    Stalled { epoch: LogEpoch, next: Offset },
+    /// Live from here on.
+    Live { from: Offset },
+}
+
+/// A poll's answer in the making.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    pub(crate) events: Vec<std::sync::Arc<SharedEvent>>,
+    pub(crate) bytes: usize,
+    /// No further event fits: the answer ends before the first that did not.
+    pub(crate) is_full: bool,
+    pub(crate) deadline_tick: u32,
+    pub(crate) waits: bool,
+    pub(crate) if_none_match: Option<String>,
+    pub(crate) keep_alive: bool,
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// What the client sent behind its request.
+    pub(crate) leftover: Vec<u8>,
+}

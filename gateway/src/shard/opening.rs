@@ -1,0 +1,344 @@
+//! From a request to a live connection: Wants, what they turn out to be, and the `state` that tells the client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_tenure::{LostReason, Outcome, WantFrom, WantId};
+use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, limits};
+use tidegate_wire::object::{self, Told};
+
+use super::conn::{Mode, Opening, Progress, Sub};
+use super::item::{NodeCommand, SharedEvent};
+use super::table::{ChannelIdx, ConnIdx, Table};
+use super::{NO_SET, Out, State};
+use crate::clock::ticks;
+use crate::request::{CursorParam, EventsRequest};
+
+/// Bytes that wait for a slow client beyond which its history pauses, to go on from there once they are gone.
+const HISTORY_PAUSE_BYTES: usize = 256 * 1024;
+/// Bytes held behind the first `state` beyond which it is sent, whatever is still pending.
+const HELD_BYTES_LIMIT: usize = 64 * 1024;
+
+impl State {
+    /// Asks for every channel of a new connection, which is in its set already.
+    pub(super) fn want_all(&mut self, idx: ConnIdx, generation: u32, request: &EventsRequest) {
+        let set = self.conns[idx as usize].set;
+        let channels: Vec<ChannelIdx> = self.table.set(set).channels().collect();
+        let mut subs = Vec::with_capacity(channels.len());
+        for channel in channels {
+            let entry = self.table.entry(channel);
+            let (name, partition) = (entry.name.clone(), entry.partition);
+            let (from, start) = want_from(request, &name, partition);
+            let want = self.want(idx, generation, channel, from);
+            subs.push(Sub {
+                channel,
+                progress: Progress::Pending { want, next: start },
+                outcome: None,
+                told: false,
+                start,
+                bad_cursor: request.cursor == CursorParam::Bad,
+            });
+        }
+        let grace_tick = self.tick_now() + ticks(limits::STATE_GRACE_MS);
+        let opening = Opening { subs, state_sent: false, grace_tick, held: Vec::new(), poll: None };
+        self.conns[idx as usize].opening = Some(Box::new(opening));
+        self.settling.push((idx, generation));
+        self.flush_commands();
+    }
+
+    fn want(&mut self, idx: ConnIdx, generation: u32, channel: ChannelIdx, from: WantFrom) -> WantId {
+        self.want_sequence += 1;
+        let want = WantId(u64::from(self.number) << 48 | self.want_sequence);
+        self.wants.insert(want, (idx, generation, channel));
+        let entry = self.table.entry(channel);
+        let (partition, channel) = (entry.partition, entry.name.clone());
+        self.commands.push_back(NodeCommand::Subscribe { want, partition, channel, from });
+        want
+    }
+
+    fn sub(&mut self, idx: ConnIdx, channel: ChannelIdx) -> Option<&mut Sub> {
+        let opening = self.conns.get_mut(idx as usize)?.opening.as_mut()?;
+        opening.subs.iter_mut().find(|sub| sub.channel == channel)
+    }
+
+    /// A live event of a channel of a connection that is still opening, or of a waiting poll.
+    pub(super) fn event_while_opening(
+        &mut self,
+        idx: ConnIdx,
+        channel: ChannelIdx,
+        event: &Arc<SharedEvent>,
+    ) {
+        let Some(sub) = self.sub(idx, channel) else { return };
+        let Progress::Live { from } = sub.progress else { return };
+        if event.event.offset.is_some_and(|offset| offset < from) {
+            return; // Given by its History, or before the cursor that it came with.
+        }
+        if self.conns[idx as usize].mode == Mode::Poll {
+            self.event_for_poll(idx, channel, event);
+        } else {
+            self.emit_event(idx, event);
+        }
+    }
+
+    pub(super) fn on_history(
+        &mut self,
+        want: WantId,
+        outcome: Outcome,
+        partition: PartitionId,
+        epoch: LogEpoch,
+        rows: Vec<Arc<Event>>,
+    ) {
+        let Some(&(idx, _, channel)) = self.wants.get(&want) else { return };
+        let first = rows.first().and_then(|row| row.offset).unwrap_or_default();
+        self.note_outcome(idx, channel, outcome, Some((epoch, first)));
+        let is_paused = self.conns[idx as usize].queued_bytes() > HISTORY_PAUSE_BYTES;
+        if is_paused {
+            self.stall(idx, channel, want, epoch, first);
+            return;
+        }
+        for row in rows {
+            let Some(offset) = row.offset else { continue };
+            let is_poll = self.conns[idx as usize].mode == Mode::Poll;
+            let event = Arc::new(SharedEvent::new(row, partition, epoch));
+            if is_poll && !self.add_to_poll(idx, &event) {
+                self.stall(idx, channel, want, epoch, offset);
+                self.pending.push((idx, Out::Poll));
+                return;
+            }
+            if let Some(sub) = self.sub(idx, channel) {
+                sub.progress = Progress::Pending { want, next: Some((epoch, offset.next())) };
+            }
+            if !is_poll {
+                self.emit_event(idx, &event);
+            }
+        }
+        self.tell_if_known(idx);
+    }
+
+    /// Gives a Want up for now; it goes on from `next`.
+    fn stall(&mut self, idx: ConnIdx, channel: ChannelIdx, want: WantId, epoch: LogEpoch, next: Offset) {
+        self.wants.remove(&want);
+        let entry = self.table.entry(channel);
+        let (partition, name) = (entry.partition, entry.name.clone());
+        self.commands.push_back(NodeCommand::Cancel { want, partition, channel: name });
+        if let Some(sub) = self.sub(idx, channel) {
+            sub.progress = Progress::Stalled { epoch, next };
+        }
+    }
+
+    /// The outbox is empty: what was paused goes on.
+    pub(super) fn resume_stalled(&mut self, idx: ConnIdx) {
+        let Some(conn) =
+            self.conns.get(idx as usize).filter(|conn| conn.set != NO_SET && conn.mode != Mode::Poll)
+        else {
+            return;
+        };
+        let (generation, Some(opening)) = (conn.generation, conn.opening.as_ref()) else { return };
+        let stalled: Vec<(ChannelIdx, LogEpoch, Offset)> = opening
+            .subs
+            .iter()
+            .filter_map(|sub| match sub.progress {
+                Progress::Stalled { epoch, next } => Some((sub.channel, epoch, next)),
+                _ => None,
+            })
+            .collect();
+        for (channel, epoch, offset) in stalled {
+            let want = self.want(idx, generation, channel, WantFrom::Next { epoch, offset });
+            if let Some(sub) = self.sub(idx, channel) {
+                sub.progress = Progress::Pending { want, next: Some((epoch, offset)) };
+            }
+        }
+        self.flush_commands();
+    }
+
+    pub(super) fn on_established(&mut self, want: WantId, outcome: Outcome, epoch: LogEpoch, upto: Offset) {
+        let Some((idx, generation, channel)) = self.wants.remove(&want) else { return };
+        let part = self.table.entry(channel).part;
+        self.parts[part].epoch.get_or_insert(epoch);
+        let was_told_recovered = self
+            .sub(idx, channel)
+            .is_some_and(|sub| sub.told && !matches!(sub.outcome, Some(Outcome::Lost(_))));
+        self.note_outcome(idx, channel, outcome, Some((epoch, upto)));
+        if let Some(sub) = self.sub(idx, channel) {
+            sub.progress = Progress::Live { from: upto };
+        }
+        if let (Outcome::Lost(reason), true) = (outcome, was_told_recovered) {
+            self.tell_gap(idx, channel, reason); // Evicted while it was being replayed.
+        }
+        self.tell_if_known(idx);
+        if self.conns[idx as usize].mode == Mode::Poll {
+            self.pending.push((idx, Out::Poll));
+        }
+        self.settle(idx, generation);
+    }
+
+    /// Remembers what a channel turned out to be; the first answer counts.
+    fn note_outcome(
+        &mut self,
+        idx: ConnIdx,
+        channel: ChannelIdx,
+        outcome: Outcome,
+        start: Option<(LogEpoch, Offset)>,
+    ) {
+        let Some(sub) = self.sub(idx, channel) else { return };
+        if sub.outcome.is_some() {
+            return;
+        }
+        let outcome = if sub.bad_cursor { Outcome::Lost(LostReason::BadCursor) } else { outcome };
+        sub.outcome = Some(outcome);
+        if outcome != Outcome::Recovered || sub.start.is_none() {
+            sub.start = start;
+        }
+        let label = match outcome {
+            Outcome::Recovered => "recovered",
+            Outcome::Fresh => "fresh",
+            Outcome::Lost(reason) => reason.as_str(),
+        };
+        self.shared.metrics.subscriptions.with_label_values(&[label]).inc();
+    }
+
+    /// Sends the first `state` once every channel's outcome is known (or too much waits behind it), and a further one
+    /// for each channel that was pending then.
+    fn tell_if_known(&mut self, idx: ConnIdx) {
+        let Some(conn) = self.conns.get(idx as usize).filter(|conn| conn.mode != Mode::Poll) else { return };
+        let Some(opening) = &conn.opening else { return };
+        let is_known = opening.subs.iter().all(|sub| sub.outcome.is_some());
+        let news = opening.subs.iter().any(|sub| sub.outcome.is_some() && !sub.told);
+        let is_due = is_known || opening.held.len() > HELD_BYTES_LIMIT;
+        if (!opening.state_sent && is_due) || (opening.state_sent && news) {
+            self.tell(idx);
+        }
+    }
+
+    /// Sends a `state` with what is known and not told yet; the first one names the rest as pending.
+    pub(super) fn tell(&mut self, idx: ConnIdx) {
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        let (Mode::Stream(framing), Some(opening)) = (conn.mode, &conn.opening) else { return };
+        let is_first = !opening.state_sent;
+        let told = self.told(opening, is_first);
+        let cursor = if is_first { self.start_cursor(opening) } else { self.conn_cursor(idx) };
+        let state = object::state_object(&cursor, &told);
+        let mut frame = Vec::with_capacity(state.len() + 64);
+        object::frame_object(framing, "state", &state, Some(&cursor), &mut frame);
+        if let Some(opening) = self.conns.get_mut(idx as usize).and_then(|conn| conn.opening.as_mut()) {
+            for sub in opening.subs.iter_mut().filter(|sub| sub.outcome.is_some()) {
+                sub.told = true;
+            }
+            opening.state_sent = true;
+            frame.append(&mut opening.held);
+        }
+        self.pending.push((idx, Out::Frame(frame.into())));
+    }
+
+    /// What a `state` or a poll's answer says of the channels.
+    pub(super) fn told(&self, opening: &Opening, with_pending: bool) -> Told {
+        let mut told = Told::default();
+        for sub in opening.subs.iter().filter(|sub| !sub.told) {
+            let name = self.table.entry(sub.channel).name.clone();
+            match sub.outcome {
+                Some(Outcome::Recovered) => told.recovered.push(name),
+                Some(Outcome::Fresh) => told.fresh.push(name),
+                Some(Outcome::Lost(reason)) => told.lost.push((name, reason.as_str())),
+                None if with_pending => told.pending.push(name),
+                None => {}
+            }
+        }
+        told
+    }
+
+    fn tell_gap(&mut self, idx: ConnIdx, channel: ChannelIdx, reason: LostReason) {
+        let Some(Mode::Stream(framing)) = self.conns.get(idx as usize).map(|conn| conn.mode) else { return };
+        let gap = object::gap_object(&self.table.entry(channel).name, reason.as_str());
+        let mut frame = Vec::with_capacity(gap.len() + 64);
+        object::frame_object(framing, "gap", &gap, None, &mut frame);
+        self.emit(idx, Bytes::from(frame));
+    }
+
+    /// Events of live subscriptions are gone: each is told.
+    pub(super) fn on_lost(&mut self, partition: PartitionId, channel: Option<&Channel>, upto: Offset) {
+        let Some(part) = Table::part_of(self.shared.counts, partition) else { return };
+        let channels = match channel {
+            Some(name) => self.table.find(name).into_iter().collect(),
+            None => self.table.channels_on(part),
+        };
+        for channel in channels {
+            for idx in self.followers(channel) {
+                let is_live = match self.sub(idx, channel).map(|sub| sub.progress) {
+                    None => true,
+                    Some(Progress::Live { from }) => from < upto,
+                    Some(_) => false,
+                };
+                if is_live && self.conns[idx as usize].mode == Mode::Poll {
+                    if let Some(sub) = self.sub(idx, channel) {
+                        sub.outcome = Some(Outcome::Lost(LostReason::Expired));
+                    }
+                    self.pending.push((idx, Out::Poll));
+                } else if is_live {
+                    self.tell_gap(idx, channel, LostReason::Expired);
+                }
+            }
+        }
+    }
+
+    /// Another log: live subscriptions go on from now and are told so.
+    pub(super) fn on_epoch_changed(&mut self, partition: PartitionId, epoch: LogEpoch) {
+        let Some(part) = Table::part_of(self.shared.counts, partition) else { return };
+        self.parts[part] = super::Part { epoch: Some(epoch), next: Offset(0) };
+        for channel in self.table.channels_on(part) {
+            for idx in self.followers(channel) {
+                if let Some(sub) = self.sub(idx, channel) {
+                    if let Progress::Live { from } = &mut sub.progress {
+                        *from = Offset(0);
+                    }
+                    sub.start = None;
+                }
+                self.tell_gap(idx, channel, LostReason::Epoch);
+            }
+        }
+    }
+
+    fn followers(&self, channel: ChannelIdx) -> Vec<ConnIdx> {
+        self.table
+            .sets_of(channel)
+            .iter()
+            .flat_map(|set| self.table.set(*set).members().iter().copied())
+            .collect()
+    }
+
+    /// Ends an opening whose channels are all live, told, and caught up with by the shard.
+    pub(super) fn settle(&mut self, idx: ConnIdx, generation: u32) -> bool {
+        let parts = &self.parts;
+        let table = &self.table;
+        let Some(conn) = self.conns.get_mut(idx as usize).filter(|conn| conn.generation == generation) else {
+            return true;
+        };
+        let Some(opening) = &conn.opening else { return true };
+        let is_settled = conn.mode != Mode::Poll
+            && opening.state_sent
+            && opening.subs.iter().all(|sub| {
+                sub.told
+                    && matches!(sub.progress, Progress::Live { from } if from <= parts[table.entry(sub.channel).part].next)
+            });
+        if is_settled {
+            conn.opening = None;
+        }
+        is_settled
+    }
+}
+
+/// From where a channel is wanted, and the position that it counts with meanwhile.
+fn want_from(
+    request: &EventsRequest,
+    channel: &Channel,
+    partition: PartitionId,
+) -> (WantFrom, Option<(LogEpoch, Offset)>) {
+    if let CursorParam::Good(cursor) = &request.cursor
+        && cursor.covers(channel)
+        && let Some((epoch, next)) = cursor.position(partition)
+    {
+        let offset = next.unwrap_or_default();
+        return (WantFrom::Next { epoch, offset }, Some((epoch, offset)));
+    }
+    let is_bad = request.cursor == CursorParam::Bad;
+    (if is_bad || channel.is_everyone() { WantFrom::Now } else { request.fresh }, None)
+}

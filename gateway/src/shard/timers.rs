@@ -1,0 +1,217 @@
+//! What happens because of time: the first state's grace, polls' deadlines, pings, expiry, slow sockets, drains.
+
+use std::time::Duration;
+
+use rand::Rng as _;
+use tidegate_vocab::{ErrorKind, Problem, limits};
+use tidegate_wire::object::{self, Framing};
+use tidegate_wire::ws;
+
+use super::conn::{Mode, Phase};
+use super::table::ConnIdx;
+use super::{Drain, State};
+use crate::clock::ticks;
+
+/// Milliseconds that a client has to end its side after we ended ours.
+const CLOSING_MS: u64 = 2_000;
+
+impl State {
+    /// One tick of the shard: what is due, what has settled, the next slice of a drain.
+    pub(super) fn tick(&mut self) {
+        let now = self.tick_now();
+        for due in self.wheel.advance(now) {
+            if self.conn(due.conn, due.generation).is_some_and(|conn| conn.due_tick == due.tick) {
+                self.due(due.conn, now);
+            }
+        }
+        let settling = std::mem::take(&mut self.settling);
+        for (idx, generation) in settling {
+            if !self.settle(idx, generation) {
+                self.settling.push((idx, generation));
+            }
+        }
+        self.drain_slice(now);
+        self.flush_pending();
+        self.flush_commands();
+    }
+
+    /// Sees to it that the connection is looked at in `delay` ticks at the latest.
+    pub(super) fn arm(&mut self, idx: ConnIdx, delay: u32) {
+        let now = self.tick_now();
+        let Some(conn) = self.conns.get_mut(idx as usize) else { return };
+        let tick = now.saturating_add(delay);
+        if conn.due_tick > now && conn.due_tick <= tick {
+            return;
+        }
+        conn.due_tick = self.wheel.set(idx, conn.generation, tick);
+    }
+
+    /// Looks at one connection: does what is due and arms it for what comes next.
+    fn due(&mut self, idx: ConnIdx, now: u32) {
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        if conn.phase == Phase::Closing {
+            self.remove(idx, "closed");
+            return;
+        }
+        let config = &self.shared.config;
+        let age_limit = ticks(config.outbox_age_limit.as_millis() as u64);
+        if conn.expires_tick != 0 && now >= conn.expires_tick {
+            self.close(idx, &Problem::new(ErrorKind::TokenExpired, "the token has expired; get a new one"));
+            return;
+        }
+        if conn.outbox.as_ref().is_some_and(|outbox| now.saturating_sub(outbox.since_tick) >= age_limit) {
+            self.close(idx, &Problem::new(ErrorKind::SlowConsumer, "the socket took nothing for too long"));
+            return;
+        }
+        if conn.mode == Mode::Poll {
+            self.due_poll(idx, now);
+        } else {
+            self.due_stream(idx, now);
+        }
+    }
+
+    fn due_poll(&mut self, idx: ConnIdx, now: u32) {
+        self.poll_may_be_ready(idx);
+        let Some(opening) = self.conns.get(idx as usize).and_then(|conn| conn.opening.as_ref()) else {
+            return;
+        };
+        let Some(poll) = &opening.poll else { return };
+        let next = if now < opening.grace_tick { opening.grace_tick } else { poll.deadline_tick };
+        self.arm(idx, next.saturating_sub(now));
+    }
+
+    fn due_stream(&mut self, idx: ConnIdx, now: u32) {
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        let ping = ticks(self.shared.config.ping_interval.as_millis() as u64);
+        let pong = ticks(limits::PONG_TIMEOUT_MS);
+        let mut next = now + ping;
+        if let Some(opening) = conn.opening.as_ref().filter(|opening| !opening.state_sent) {
+            if now >= opening.grace_tick {
+                self.tell(idx);
+            } else {
+                next = next.min(opening.grace_tick);
+            }
+        }
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        if conn.pinged_tick != 0 && now.saturating_sub(conn.pinged_tick) >= pong {
+            self.close(idx, &Problem::new(ErrorKind::PingTimeout, "a ping was not answered"));
+            return;
+        }
+        if conn.pinged_tick != 0 {
+            next = next.min(conn.pinged_tick + pong);
+        }
+        let quiet = now.saturating_sub(conn.wrote_tick);
+        if quiet >= ping && conn.outbox.is_none() {
+            self.ping(idx, now);
+            next = next.min(now + pong);
+        } else {
+            next = next.min(conn.wrote_tick + ping);
+        }
+        if let Some(conn) = self.conns.get(idx as usize) {
+            if let Some(outbox) = &conn.outbox {
+                next = next
+                    .min(outbox.since_tick + ticks(self.shared.config.outbox_age_limit.as_millis() as u64));
+            }
+            if conn.expires_tick != 0 {
+                next = next.min(conn.expires_tick);
+            }
+        }
+        self.arm(idx, next.saturating_sub(now).max(1));
+    }
+
+    /// Keeps a quiet connection alive; with the cursor when it has not been sent for long (TENURES, rule 13).
+    fn ping(&mut self, idx: ConnIdx, now: u32) {
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        let Mode::Stream(framing) = conn.mode else { return };
+        let cursor_due = now.saturating_sub(conn.cursor_tick)
+            >= ticks(self.shared.config.cursor_interval.as_millis() as u64);
+        let cursor = cursor_due.then(|| self.conn_cursor(idx));
+        let mut frame = Vec::with_capacity(64);
+        object::frame_ping(framing, cursor.as_deref(), &mut frame);
+        if framing == Framing::WebSocket && cursor.is_some() {
+            frame.extend_from_slice(&ws::frame::ping(b""));
+        }
+        if let Some(conn) = self.conns.get_mut(idx as usize) {
+            if framing == Framing::WebSocket {
+                conn.pinged_tick = now;
+            }
+            if cursor.is_some() {
+                conn.cursor_tick = now;
+            }
+        }
+        self.send_now(idx, &frame);
+    }
+
+    /// Ends a connection in good order: it is told why and when to come back, then our side is shut.
+    pub(super) fn close(&mut self, idx: ConnIdx, problem: &Problem) {
+        let Some(conn) = self.conns.get(idx as usize).filter(|conn| conn.phase == Phase::Open) else {
+            return;
+        };
+        let Mode::Stream(framing) = conn.mode else {
+            self.answer_poll(idx);
+            return;
+        };
+        let (transport, is_stuck) = (conn.transport().as_str(), conn.outbox.is_some());
+        self.shared.metrics.closed.with_label_values(&[transport, problem.kind.as_str()]).inc();
+        let mut frame = Vec::with_capacity(160);
+        if let Some(opening) = self.conns.get_mut(idx as usize).and_then(|conn| conn.opening.as_mut()) {
+            opening.held.clear();
+        }
+        let (code, reason) = (problem.kind.close_code(), problem.kind.as_str());
+        if let Some(retry_ms) = problem.retry_ms {
+            object::frame_retry(framing, retry_ms, &mut frame);
+        }
+        object::frame_object(
+            framing,
+            "close",
+            &object::close_object(code, reason, problem.retry_ms),
+            None,
+            &mut frame,
+        );
+        if framing == Framing::WebSocket {
+            frame.extend_from_slice(&ws::frame::close(code, reason));
+        }
+        object::frame_end(framing, &mut frame);
+        if is_stuck && problem.kind == ErrorKind::SlowConsumer {
+            self.remove(idx, "slow");
+            return;
+        }
+        self.unfollow(idx);
+        self.send_now(idx, &frame);
+        self.begin_closing(idx);
+    }
+
+    /// Nothing more is said: once the last bytes are out, our side is shut and the client has a moment to end its own.
+    pub(super) fn begin_closing(&mut self, idx: ConnIdx) {
+        self.unfollow(idx);
+        let now = self.tick_now();
+        let Some(conn) = self.conns.get_mut(idx as usize) else { return };
+        conn.phase = Phase::Closing;
+        conn.due_tick = self.wheel.set(idx, conn.generation, now + ticks(CLOSING_MS));
+        conn.wake();
+    }
+
+    /// Begins to close all connections evenly over `window`.
+    pub(super) fn begin_drain(&mut self, window: Duration) {
+        self.drain = Some(Drain { end_tick: self.tick_now() + ticks(window.as_millis() as u64) });
+    }
+
+    fn drain_slice(&mut self, now: u32) {
+        let Some(drain) = self.drain else { return };
+        let open: Vec<ConnIdx> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.phase == Phase::Open)
+            .map(|(idx, _)| idx as ConnIdx)
+            .collect();
+        let slices = drain.end_tick.saturating_sub(now).max(1) as usize;
+        let retry_window = self.shared.config.drain.retry_window.as_millis() as u64;
+        for idx in open.iter().take(open.len().div_ceil(slices)) {
+            let retry_ms = rand::rng().random_range(0..=retry_window);
+            self.close(
+                *idx,
+                &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(retry_ms),
+            );
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What all shards of a gateway share: settings, counters, the way to the routers. Nothing here is locked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tidegate_link::RouterLink;
+use tidegate_vocab::{Channel, ConnectionId, Incarnation, PartitionCounts, Problem};
+
+use crate::DemoPublish;
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::config::GatewayConfig;
+use crate::metrics::Metrics;
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) counts: PartitionCounts,
+    pub(crate) metrics: Metrics,
+    pub(crate) link: Arc<dyn RouterLink>,
+    pub(crate) auth: Authenticator,
+    pub(crate) demo_publish: Option<DemoPublish>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) clock: Clock,
+    pub(crate) everyone: Channel,
+    /// Sockets beyond which requests are refused: the configured limit, or what the file limit leaves.
+    pub(crate) sockets_limit: usize,
+    pub(crate) is_draining: AtomicBool,
+    sockets: Arc<AtomicUsize>,
+    sequence: AtomicU64,
+}
+
+/// What a [`Shared`] is made of.
+pub(crate) struct Parts {
+    pub(crate) config: GatewayConfig,
+    pub(crate) counts: PartitionCounts,
+    pub(crate) metrics: Metrics,
+    pub(crate) link: Arc<dyn RouterLink>,
+    pub(crate) demo_publish: Option<DemoPublish>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) sockets_limit: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            auth: Authenticator::new(&parts.config.auth),
+            config: parts.config,
+            counts: parts.counts,
+            metrics: parts.metrics,
+            link: parts.link,
+            demo_publish: parts.demo_publish,
+            incarnation: parts.incarnation,
+            clock: Clock::start(),
+            everyone: Channel::everyone(),
+            sockets_limit: parts.sockets_limit,
+            is_draining: AtomicBool::new(false),
+            sockets: Arc::new(AtomicUsize::new(0)),
+            sequence: AtomicU64::new(1),
+        }
+    }
+
+    /// Counts one more socket; the permit counts it off again.
+    pub(crate) fn permit(&self) -> Permit {
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(&self.sockets))
+    }
+
+    /// Client sockets that are open now.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// The next connection's number.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn connection_id(&self, sequence: u64) -> ConnectionId {
+        ConnectionId::new(self.incarnation, sequence)
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn refused(&self, problem: &Problem) {
+        self.metrics.refused.with_label_values(&[problem.kind.as_str()]).inc();
+    }
+}
+
+/// One client socket, counted while this lives.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
