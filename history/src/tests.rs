@@ -173,6 +173,38 @@ fn a_large_backlog_is_hidden_at_once_and_deleted_in_steps() {
 }
 
 #[test]
+fn rows_still_to_be_deleted_are_not_shown() {
+    let directory = directory();
+    let store = open(&directory, WIDE);
+    store.reset(P, EPOCH, Offset(0)).expect("reset");
+    let rows: Vec<_> = (0..900).map(|i| row("a", i, i)).collect();
+    store.apply(P, &rows, Offset(900)).expect("applied");
+    drop(store);
+    let store = open(&directory, Retention { rows: 10, age_ms: u64::MAX });
+    let rows: Vec<_> = (900..920).map(|i| row("a", i, i)).collect();
+    store.apply(P, &rows, Offset(920)).expect("applied");
+    assert!(store.rows.len().expect("countable") > 600);
+    assert_eq!((offsets(&store, "a"), evicted(&store, "a")), ((910..920).collect(), 910));
+    let tail = store.first_of_last(P, &channel("a"), 100, END).expect("readable");
+    assert_eq!((tail.from, tail.rows), (Offset(910), 10));
+    assert_eq!(store.first_since(P, &channel("a"), 0, END).expect("readable"), Offset(910));
+}
+
+#[test]
+fn the_smallest_sweep_gets_around() {
+    let directory = directory();
+    let store = open(&directory, Retention { rows: 1000, age_ms: 10 });
+    store.reset(P, EPOCH, Offset(0)).expect("reset");
+    let rows: Vec<_> = (0..20).map(|i| row(&format!("quiet:{i}"), i, 1)).collect();
+    store.apply(P, &rows, Offset(20)).expect("applied");
+    store.apply(P, &[row("loud", 20, 100)], Offset(21)).expect("applied");
+    let steps = (1..100).find(|_| store.sweep(1).expect("swept").wrapped);
+    assert_eq!(steps, Some(22), "one channel a call, and one call that finds the end");
+    assert_eq!(store.rows.len().expect("countable"), 1);
+    assert!((0..20).all(|i| evicted(&store, &format!("quiet:{i}")) == i + 1));
+}
+
+#[test]
 fn a_backward_load_never_fills_in_before_a_hole() {
     let directory = directory();
     let store = open(&directory, Retention { rows: 2, age_ms: u64::MAX });
