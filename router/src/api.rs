@@ -118,6 +118,3 @@ async fn report_health(router: Arc<Router>, reporter: HealthReporter) {
         reporter.set_service_status("tidegate.upstream.v1.Upstream", status).await;
     }
 }
-
-#[cfg(test)]
-mod tests;

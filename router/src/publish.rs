@@ -198,6 +198,3 @@ fn lone_failure(published: Published) -> Result<Published, PublishError> {
 }
 
 const _: () = assert!(limits::BATCH_ITEMS_LIMIT <= limits::APPEND_QUEUE_LIMIT);
-
-#[cfg(test)]
-mod tests;

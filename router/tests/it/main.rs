@@ -1,0 +1,9 @@
+//! The router over the embedded log in a temporary directory, with a node of the real protocol attached in-process.
+
+mod api;
+mod delivery;
+mod faults;
+mod harness;
+mod http;
+mod publish;
+mod upstream;
