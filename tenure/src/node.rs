@@ -92,6 +92,8 @@ pub struct Node {
     /// The highest term heard of: only it is listened to, and it never falls.
     highest: Term,
     epoch: Option<LogEpoch>,
+    /// Who else says to own the partition: of use when their log turns out to be the right one.
+    claims: BTreeMap<StreamId, (Term, LogEpoch)>,
     /// The last Resume's number; never reused.
     n: u64,
     /// A Resume under `n` has been sent to `owner`, so that data frames are heeded.
@@ -119,6 +121,7 @@ impl Node {
             owner: None,
             highest: Term::NONE,
             epoch: None,
+            claims: BTreeMap::new(),
             n: 0,
             in_session: false,
             next: Offset(0),
@@ -214,7 +217,16 @@ impl Node {
                 ));
             }
         }
+        self.follow_another_log(out);
         self.ack(out);
+    }
+
+    /// Epochs have no order: when the log that was named last turns out to be the one that ended, the other counts.
+    fn follow_another_log(&mut self, out: &mut Vec<NodeOut>) {
+        let others = self.claims.iter().filter(|(_, (_, epoch))| Some(*epoch) != self.epoch);
+        if let (None, Some((&stream, &(term, epoch)))) = (self.owner, others.last()) {
+            self.owned(stream, term, epoch, out);
+        }
     }
 
     fn ack(&mut self, out: &mut Vec<NodeOut>) {
@@ -239,6 +251,7 @@ impl Node {
 
     /// A stream ended: if its router was the owner there is none until another `Owned`.
     pub fn stream_down(&mut self, stream: StreamId) {
+        self.claims.remove(&stream);
         if self.owner.is_some_and(|owner| owner.stream == stream) {
             self.owner = None;
             self.in_session = false;
@@ -248,9 +261,12 @@ impl Node {
     /// A frame from a router. What is not of the current owner, term and Resume is dropped (rule 4).
     pub fn on_frame(&mut self, stream: StreamId, frame: ToNode, now_ms: u64, out: &mut Vec<NodeOut>) {
         match frame {
-            ToNode::Owned { term, epoch, .. } => self.owned(stream, term, epoch, out),
-            ToNode::Ended { term, .. } if self.owner == Some(OwnerRef { stream, term }) => {
-                self.stream_down(stream)
+            ToNode::Owned { term, epoch, .. } => {
+                self.claims.insert(stream, (term, epoch));
+                self.owned(stream, term, epoch, out);
+            }
+            ToNode::Ended { term, .. } if self.claims.get(&stream).is_some_and(|claim| claim.0 == term) => {
+                self.stream_down(stream);
             }
             ToNode::Event { term, n, event, .. } if self.heeds(stream, term, n) => {
                 if let Some(offset) = event.offset {

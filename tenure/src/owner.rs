@@ -1,5 +1,6 @@
 //! The router's side of one partition: who owns it, who wants what in it, and how far each node has been sent.
 
+mod answer;
 mod tenure;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -383,7 +384,8 @@ impl Owner {
         more
     }
 
-    /// Sends a Mark to each tenure that has room: its send pointer, if it moved or `heartbeat` is due.
+    /// Sends a Mark to each tenure: its send pointer, if it moved or `heartbeat` is due. A driver may drop one for want
+    /// of room: the next heartbeat makes up for it.
     pub fn mark(&mut self, heartbeat: bool, now_ms: u64, send: &mut dyn FnMut(StreamId, ToNode)) {
         let Some(term) = self.term else { return };
         let age_ms = now_ms.saturating_sub(self.fresh_at_ms);

@@ -45,20 +45,23 @@ struct Seen {
     /// The body of the first.
     body_hash: u64,
     /// The later ones in order, offset and body. Nearly always none, so it costs nothing then.
-    later: Vec<(Offset, u64)>,
+    later: VecDeque<(Offset, u64)>,
+    /// How many of the later ones have another body than the first.
+    others: usize,
 }
 
 impl Seen {
     fn has_other_body(&self, body_hash: u64) -> bool {
-        self.body_hash != body_hash || self.later.iter().any(|(_, body)| *body != body_hash)
+        self.body_hash != body_hash || self.others > 0
     }
 
     /// Forgets the first; false when nothing is left.
     fn forget_first(&mut self) -> bool {
-        if self.later.is_empty() {
-            return false;
+        let Some((first, body_hash)) = self.later.pop_front() else { return false };
+        if body_hash != self.body_hash {
+            self.others = self.later.iter().filter(|(_, body)| *body != body_hash).count();
         }
-        (self.first, self.body_hash) = self.later.remove(0);
+        (self.first, self.body_hash) = (first, body_hash);
         true
     }
 }
@@ -78,14 +81,20 @@ impl Window {
         self.order.push_back((record.offset, record.time_ms, id));
         match self.keys.entry(id) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Seen { first: record.offset, body_hash: record.body_hash, later: Vec::new() });
+                vacant.insert(Seen {
+                    first: record.offset,
+                    body_hash: record.body_hash,
+                    later: VecDeque::new(),
+                    others: 0,
+                });
                 Verdict::Fresh
             }
             Entry::Occupied(mut occupied) => {
                 let seen = occupied.get_mut();
                 debug_assert!(seen.first < record.offset, "records come in log order");
                 let conflict = seen.has_other_body(record.body_hash);
-                seen.later.push((record.offset, record.body_hash));
+                seen.later.push_back((record.offset, record.body_hash));
+                seen.others += usize::from(record.body_hash != seen.body_hash);
                 if conflict { Verdict::Conflict } else { Verdict::DuplicateOf(seen.first) }
             }
         }

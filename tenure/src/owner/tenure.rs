@@ -1,17 +1,16 @@
-//! One tenure on one stream: the send pointer S, the wants, and the Wants still to be answered.
+//! One tenure on one stream: the send pointer S, what is wanted, and what is sent live.
 //!
 //! Reading S, cutting a History and adding its want are one step of [`Tenure::pump`] (rule 7); nothing else moves S.
+//! How Wants are answered is in `answer`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionId, Term, limits};
 
-use super::{Chunk, OwnerOut, Row, Rows, RowsError};
-use crate::frame::{LostReason, Outcome, StreamId, ToNode, ToRouter, WantFrom, WantId, event_cost};
-
-/// Milliseconds after which an unanswered question for the high watermark is asked again.
-const WATERMARK_RETRY_MS: u64 = 1_000;
+use super::answer::{PendingWant, Step, Waiting};
+use super::{OwnerOut, Row, Rows};
+use crate::frame::{StreamId, ToNode, ToRouter, event_cost};
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -28,47 +27,6 @@ pub(super) struct View<'a> {
     pub(super) now_ms: u64,
 }
 
-/// A Want or Unwant in the order in which it came.
-#[derive(Debug)]
-enum Step {
-    Want(PendingWant),
-    Unwant(Channel),
-}
-
-#[derive(Debug)]
-struct PendingWant {
-    want: WantId,
-    channel: Channel,
-    from: WantFrom,
-    /// Set once the first chunk went out: the next offset to read and what was said.
-    progress: Option<(Offset, Outcome)>,
-    /// Some rows went out: from now on a gap in what follows must be told.
-    has_sent: bool,
-    /// For a `next` above H: a high watermark asked for after the Want has been seen.
-    watermark: Watermark,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watermark {
-    NotAsked,
-    /// One that was asked for later than this will do; it is asked for again when none has come.
-    Asked {
-        at_ms: u64,
-        again_ms: u64,
-    },
-    Seen(Offset),
-}
-
-/// What became of a Want when it was tried.
-enum Tried {
-    /// Answered to the end; its want is in force.
-    Done,
-    /// One chunk went out; go on with it when there is room.
-    More,
-    /// It waits for the interval, the watermark or the store: others go first.
-    Waits,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tenure {
@@ -78,10 +36,10 @@ pub(super) struct Tenure {
     /// A read of the log is under way for this tenure.
     pub(super) reading: bool,
     /// Channel -> its want is in force. Not yet in force: its first Want is still being answered.
-    wants: Map<Channel, bool>,
-    wants_xor: u64,
-    steps: VecDeque<Step>,
-    waiting: Vec<PendingWant>,
+    pub(super) wants: Map<Channel, bool>,
+    pub(super) wants_xor: u64,
+    pub(super) steps: VecDeque<Step>,
+    pub(super) waiting: Waiting,
     /// Rows below the ring, read from the log, and the offset up to which they are complete.
     read_rows: VecDeque<Row>,
     read_upto: Offset,
@@ -103,7 +61,7 @@ impl Tenure {
             wants: channels.into_iter().map(|channel| (channel, true)).collect(),
             wants_xor,
             steps: VecDeque::new(),
-            waiting: Vec::new(),
+            waiting: Waiting::default(),
             read_rows: VecDeque::new(),
             read_upto: Offset(0),
             gone_below: Offset(0),
@@ -121,9 +79,7 @@ impl Tenure {
         match frame {
             ToRouter::Resume { .. } => true,
             ToRouter::Want { number, want, channel, from, .. } => {
-                let watermark = Watermark::NotAsked;
-                let pending = PendingWant { want, channel, from, progress: None, has_sent: false, watermark };
-                self.steps.push_back(Step::Want(pending));
+                self.steps.push_back(Step::Want(PendingWant::new(want, channel, from)));
                 self.is_next(number)
             }
             ToRouter::Unwant { number, channel, .. } => {
@@ -147,14 +103,7 @@ impl Tenure {
     }
 
     pub(super) fn high_watermark(&mut self, next: Offset, asked_ms: u64) {
-        for pending in &mut self.waiting {
-            // Strictly later: within the same millisecond it may have been asked for before the Want came.
-            if let Watermark::Asked { at_ms, .. } = pending.watermark
-                && asked_ms > at_ms
-            {
-                pending.watermark = Watermark::Seen(next);
-            }
-        }
+        self.waiting.high_watermark(next, asked_ms);
     }
 
     pub(super) fn log_gone(&mut self, start: Offset) {
@@ -205,193 +154,6 @@ impl Tenure {
                 return false;
             }
         }
-    }
-
-    /// Applies the next Want or Unwant; waiting Wants are tried when no other is left. True when something moved.
-    fn answer_one(
-        &mut self,
-        view: &View<'_>,
-        left: &mut usize,
-        send: &mut dyn FnMut(ToNode),
-        out: &mut Vec<OwnerOut>,
-    ) -> bool {
-        match self.steps.pop_front() {
-            Some(Step::Unwant(channel)) => {
-                self.waiting.retain(|pending| pending.channel != channel);
-                if self.wants.remove(&channel).is_some() {
-                    self.wants_xor ^= channel.hash64();
-                }
-                true
-            }
-            Some(Step::Want(mut pending)) => {
-                if !self.wants.contains_key(&pending.channel) {
-                    self.wants_xor ^= pending.channel.hash64();
-                    self.wants.insert(pending.channel.clone(), false);
-                }
-                match self.try_want(&mut pending, view, left, send, out) {
-                    Tried::Done => {}
-                    Tried::More => self.steps.push_front(Step::Want(pending)),
-                    Tried::Waits => self.waiting.push(pending),
-                }
-                true
-            }
-            None => self.retry_waiting(view, left, send, out),
-        }
-    }
-
-    fn retry_waiting(
-        &mut self,
-        view: &View<'_>,
-        left: &mut usize,
-        send: &mut dyn FnMut(ToNode),
-        out: &mut Vec<OwnerOut>,
-    ) -> bool {
-        let mut moved = false;
-        for mut pending in std::mem::take(&mut self.waiting) {
-            if *left == 0 {
-                self.waiting.push(pending); // An interval that grew may answer many at once.
-                continue;
-            }
-            match self.try_want(&mut pending, view, left, send, out) {
-                Tried::Done => moved = true,
-                Tried::More => {
-                    self.steps.push_back(Step::Want(pending));
-                    moved = true;
-                }
-                Tried::Waits => self.waiting.push(pending),
-            }
-        }
-        moved
-    }
-
-    /// Answers one chunk of a Want, cut at S as it is now (rule 7).
-    fn try_want(
-        &mut self,
-        pending: &mut PendingWant,
-        view: &View<'_>,
-        left: &mut usize,
-        send: &mut dyn FnMut(ToNode),
-        out: &mut Vec<OwnerOut>,
-    ) -> Tried {
-        let (from, outcome) = match pending.progress {
-            Some(progress) => progress,
-            None => match self.begin(pending, view, out) {
-                Ok(Some(begun)) => begun,
-                Ok(None) | Err(_) => return Tried::Waits,
-            },
-        };
-        if matches!(outcome, Outcome::Lost(_)) {
-            return self.end_want(pending, self.s, outcome, view, left, send);
-        }
-        if from >= self.s {
-            return self.end_want(pending, from, outcome, view, left, send);
-        }
-        let (rows, complete) = match self.read_chunk(pending, from, view) {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => {
-                return self.end_want(pending, self.s, Outcome::Lost(LostReason::Expired), view, left, send);
-            }
-            Err(_) => return Tried::Waits,
-        };
-        let last = rows.last().and_then(|row| row.offset);
-        let next = match last {
-            _ if complete => self.s,
-            Some(last) => last.next(),
-            None => return Tried::Waits, // The store had nothing to say yet.
-        };
-        let (n, want) = (self.n, pending.want);
-        let rows: Vec<_> =
-            rows.into_iter().filter(|row| row.expires_ms.is_none_or(|at| at > view.now_ms)).collect();
-        if !rows.is_empty() {
-            let frame =
-                ToNode::History { partition: view.partition, term: view.term, n, want, outcome, rows };
-            *left = left.saturating_sub(frame.cost());
-            send(frame);
-            pending.has_sent = true;
-        }
-        pending.progress = Some((next, outcome));
-        if complete { self.end_want(pending, next, outcome, view, left, send) } else { Tried::More }
-    }
-
-    /// The rows of the next chunk, or `None` when some of them were evicted meanwhile.
-    fn read_chunk(
-        &self,
-        pending: &PendingWant,
-        from: Offset,
-        view: &View<'_>,
-    ) -> Result<Option<Chunk>, RowsError> {
-        let chunk = view.rows.read(&pending.channel, from, self.s)?;
-        // Read first, ask second: what the answer lacks because of an eviction shows in `evicted`.
-        let gone = view.rows.evicted(&pending.channel)?.max(view.rows.floor());
-        let is_whole = !pending.has_sent && !matches!(pending.from, WantFrom::Next { .. });
-        Ok((gone <= from || is_whole).then_some(chunk))
-    }
-
-    /// Decides what a Want is and from where it starts; `None` when that is not known yet.
-    fn begin(
-        &self,
-        pending: &mut PendingWant,
-        view: &View<'_>,
-        out: &mut Vec<OwnerOut>,
-    ) -> Result<Option<(Offset, Outcome)>, RowsError> {
-        let channel = &pending.channel;
-        let floor = view.rows.floor();
-        let complete_from = floor.max(view.rows.evicted(channel)?);
-        let rebuilt = floor <= view.rows.log_start();
-        let fresh = |from: Offset| Some((from.max(complete_from), Outcome::Fresh));
-        Ok(match pending.from {
-            WantFrom::Now => Some((self.s, Outcome::Fresh)),
-            WantFrom::Start => {
-                if rebuilt {
-                    fresh(Offset(0))
-                } else {
-                    None
-                }
-            }
-            WantFrom::Last(count) => {
-                let from = view.rows.first_of_last(channel, count, self.s)?;
-                if from > complete_from || rebuilt || complete_from > floor { fresh(from) } else { None }
-            }
-            WantFrom::Since(time_ms) => {
-                let from = view.rows.first_since(channel, time_ms, self.s)?;
-                if from > complete_from || rebuilt || complete_from > floor { fresh(from) } else { None }
-            }
-            WantFrom::Next { epoch, .. } if epoch != view.epoch => {
-                Some((self.s, Outcome::Lost(LostReason::Epoch)))
-            }
-            WantFrom::Next { offset, .. } if offset > view.h => above_h(pending, offset, view, out),
-            WantFrom::Next { offset, .. } if offset >= complete_from => Some((offset, Outcome::Recovered)),
-            WantFrom::Next { offset, .. }
-                if offset < floor && !rebuilt && offset >= view.rows.log_start() =>
-            {
-                None
-            }
-            WantFrom::Next { .. } => Some((self.s, Outcome::Lost(LostReason::Expired))),
-        })
-    }
-
-    fn end_want(
-        &mut self,
-        pending: &PendingWant,
-        upto: Offset,
-        outcome: Outcome,
-        view: &View<'_>,
-        left: &mut usize,
-        send: &mut dyn FnMut(ToNode),
-    ) -> Tried {
-        self.wants.insert(pending.channel.clone(), true);
-        let upto = upto.max(self.s);
-        let frame = ToNode::HistoryEnd {
-            partition: view.partition,
-            term: view.term,
-            n: self.n,
-            want: pending.want,
-            outcome,
-            upto,
-        };
-        *left = left.saturating_sub(frame.cost());
-        send(frame);
-        Tried::Done
     }
 
     /// Moves S towards H over the ring or rows read from the log, sending what is wanted. True when S moved.
@@ -473,29 +235,6 @@ impl Tenure {
         let frame = ToNode::Lost { partition: view.partition, term: view.term, n: self.n, channel, upto };
         *left = left.saturating_sub(frame.cost());
         send(frame);
-    }
-}
-
-/// Rule 6: a `next` above H waits for a high watermark that was asked for after the Want.
-fn above_h(
-    pending: &mut PendingWant,
-    offset: Offset,
-    view: &View<'_>,
-    out: &mut Vec<OwnerOut>,
-) -> Option<(Offset, Outcome)> {
-    match pending.watermark {
-        Watermark::NotAsked => {
-            pending.watermark = Watermark::Asked { at_ms: view.now_ms, again_ms: view.now_ms + 1 };
-            None
-        }
-        Watermark::Asked { at_ms, again_ms } if view.now_ms >= again_ms => {
-            let again_ms = view.now_ms + WATERMARK_RETRY_MS;
-            pending.watermark = Watermark::Asked { at_ms, again_ms };
-            out.push(OwnerOut::AskHighWatermark);
-            None
-        }
-        Watermark::Seen(next) if offset > next => Some((view.h, Outcome::Lost(LostReason::BadCursor))),
-        Watermark::Asked { .. } | Watermark::Seen(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@ use tidegate_vocab::{Channel, Offset, Term};
 
 use crate::checks::{Check, hold};
 use crate::log::{Log, Store};
+use crate::world::EPOCH;
 
 #[derive(Debug)]
 struct Asked {
@@ -139,6 +140,11 @@ impl Asked {
         let settled = floor <= start || complete_from > floor;
         let invariant = "history_is_complete";
         let owed = match (self.from, outcome) {
+            (WantFrom::Next { offset, epoch }, Outcome::Lost(LostReason::Expired)) => {
+                // What is not sent yet still comes: only what lies below S can be lost.
+                let fine = offset.0 < upto && epoch == EPOCH;
+                return hold(fine, "lost_has_a_cause", || format!("all comes live: {self:?}, upto {upto}"));
+            }
             (WantFrom::Next { .. }, Outcome::Lost(_)) => Vec::new(),
             (_, Outcome::Lost(LostReason::Expired)) if !self.rows.is_empty() => Vec::new(),
             (_, Outcome::Lost(_)) => return hold(false, invariant, || format!("fresh is lost: {self:?}")),

@@ -1,0 +1,351 @@
+//! How a tenure answers Wants: one at a time, in order, when the stream has room; those that must wait stand aside.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_vocab::{Channel, LogEpoch, Offset, limits};
+
+use super::tenure::{Tenure, View};
+use super::{Chunk, OwnerOut, Row, RowsError};
+use crate::frame::{LostReason, Outcome, ToNode, WantFrom, WantId};
+
+/// Milliseconds after which an unanswered question for the high watermark is asked again.
+const WATERMARK_RETRY_MS: u64 = 1_000;
+/// Milliseconds after which Wants that wait are tried again, unless the interval grew or a watermark came before.
+const WAITING_RETRY_MS: u64 = 50;
+
+/// A Want or Unwant in the order in which it came.
+#[derive(Debug)]
+pub(super) enum Step {
+    Want(PendingWant),
+    Unwant(Channel),
+}
+
+#[derive(Debug)]
+pub(super) struct PendingWant {
+    want: WantId,
+    channel: Channel,
+    from: WantFrom,
+    /// Set once the first chunk went out: the next offset to read and what was said.
+    progress: Option<(Offset, Outcome)>,
+    /// Some rows went out: from now on a gap in what follows must be told.
+    has_sent: bool,
+    /// For a `next` above H: a high watermark asked for after the Want has been seen.
+    watermark: Watermark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watermark {
+    NotAsked,
+    /// One that was asked for later than this will do; it is asked for again when none has come.
+    Asked {
+        at_ms: u64,
+        again_ms: u64,
+    },
+    Seen(Offset),
+}
+
+/// What became of a Want when it was tried.
+enum Tried {
+    /// Answered to the end; its want is in force.
+    Done,
+    /// One chunk went out; go on with it when there is room.
+    More,
+    /// It waits for the interval, the watermark or the store: others go first.
+    Waits,
+}
+
+impl PendingWant {
+    pub(super) fn new(want: WantId, channel: Channel, from: WantFrom) -> Self {
+        Self { want, channel, from, progress: None, has_sent: false, watermark: Watermark::NotAsked }
+    }
+}
+
+/// Wants that wait for the interval, a watermark or the store. They are tried now and then, not with every pump.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    queue: VecDeque<PendingWant>,
+    retry_at_ms: u64,
+    tried_floor: Offset,
+}
+
+impl Waiting {
+    fn is_due(&self, view: &View<'_>) -> bool {
+        !self.queue.is_empty() && (view.now_ms >= self.retry_at_ms || view.rows.floor() != self.tried_floor)
+    }
+
+    fn rest(&mut self, view: &View<'_>) {
+        self.retry_at_ms = view.now_ms + WAITING_RETRY_MS;
+        self.tried_floor = view.rows.floor();
+    }
+
+    pub(super) fn high_watermark(&mut self, next: Offset, asked_ms: u64) {
+        for pending in &mut self.queue {
+            // Strictly later: within the same millisecond it may have been asked for before the Want came.
+            if let Watermark::Asked { at_ms, .. } = pending.watermark
+                && asked_ms > at_ms
+            {
+                pending.watermark = Watermark::Seen(next);
+                self.retry_at_ms = 0;
+            }
+        }
+    }
+}
+
+impl View<'_> {
+    /// From where on the ring has every row of the channel below `upto`: also of one that keeps no history (rule 10).
+    fn ring_complete_from(&self, channel: &Channel, upto: Offset) -> Offset {
+        let is_dead = |row: &&Row| match row {
+            Row::Event(_) => false,
+            Row::DeadLetter { channel: dead, offset } => {
+                *offset < upto && dead.as_ref().is_none_or(|dead| dead == channel)
+            }
+        };
+        let last_dead = self.ring.iter().rev().find(is_dead);
+        last_dead.map_or(self.ring_floor, |row| row.offset().next())
+    }
+
+    /// Rows of the channel in `[from, upto)` out of the ring, and whether that was all.
+    fn ring_chunk(&self, channel: &Channel, from: Offset, upto: Offset) -> Chunk {
+        let start = self.ring.partition_point(|row| row.offset() < from);
+        let mut rows =
+            self.ring.range(start..).take_while(|row| row.offset() < upto).filter_map(|row| match row {
+                Row::Event(event) if event.channel == *channel => Some(Arc::clone(event)),
+                Row::Event(_) | Row::DeadLetter { .. } => None,
+            });
+        let chunk = rows.by_ref().take(limits::READ_ROWS_LIMIT).collect();
+        (chunk, rows.next().is_none())
+    }
+}
+
+impl Tenure {
+    /// Applies the next Want or Unwant; waiting Wants are tried when no other is left. True when something moved.
+    pub(super) fn answer_one(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        match self.steps.pop_front() {
+            Some(Step::Unwant(channel)) => {
+                self.waiting.queue.retain(|pending| pending.channel != channel);
+                if self.wants.remove(&channel).is_some() {
+                    self.wants_xor ^= channel.hash64();
+                }
+                true
+            }
+            Some(Step::Want(mut pending)) => {
+                if !self.wants.contains_key(&pending.channel) {
+                    self.wants_xor ^= pending.channel.hash64();
+                    self.wants.insert(pending.channel.clone(), false);
+                }
+                match self.try_want(&mut pending, view, left, send, out) {
+                    Tried::Done => {}
+                    Tried::More => self.steps.push_front(Step::Want(pending)),
+                    Tried::Waits => self.waiting.queue.push_back(pending),
+                }
+                true
+            }
+            None => self.retry_waiting(view, left, send, out),
+        }
+    }
+
+    fn retry_waiting(
+        &mut self,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> bool {
+        if !self.waiting.is_due(view) {
+            return false;
+        }
+        let mut moved = false;
+        for _ in 0..self.waiting.queue.len().min(limits::READ_ROWS_LIMIT) {
+            if *left == 0 {
+                return moved; // An interval that grew may answer many at once.
+            }
+            let Some(mut pending) = self.waiting.queue.pop_front() else { break };
+            match self.try_want(&mut pending, view, left, send, out) {
+                Tried::Done => moved = true,
+                Tried::More => {
+                    self.steps.push_back(Step::Want(pending));
+                    moved = true;
+                }
+                Tried::Waits => self.waiting.queue.push_back(pending),
+            }
+        }
+        if !moved {
+            self.waiting.rest(view);
+        }
+        moved
+    }
+
+    /// Answers one chunk of a Want, cut at S as it is now (rule 7).
+    fn try_want(
+        &mut self,
+        pending: &mut PendingWant,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+        out: &mut Vec<OwnerOut>,
+    ) -> Tried {
+        let (from, outcome) = match pending.progress {
+            Some(progress) => progress,
+            None => match self.begin(pending, view, out) {
+                Ok(Some(begun)) => begun,
+                Ok(None) | Err(_) => return Tried::Waits,
+            },
+        };
+        if matches!(outcome, Outcome::Lost(_)) {
+            return self.end_want(pending, self.s, outcome, view, left, send);
+        }
+        if from >= self.s {
+            return self.end_want(pending, from, outcome, view, left, send);
+        }
+        let (rows, complete) = match self.read_chunk(pending, from, view) {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                return self.end_want(pending, self.s, Outcome::Lost(LostReason::Expired), view, left, send);
+            }
+            Err(_) => return Tried::Waits,
+        };
+        let last = rows.last().and_then(|row| row.offset);
+        let next = match last {
+            _ if complete => self.s,
+            Some(last) => last.next(),
+            None => return Tried::Waits, // The store had nothing to say yet.
+        };
+        let (n, want) = (self.n, pending.want);
+        let rows: Vec<_> =
+            rows.into_iter().filter(|row| row.expires_ms.is_none_or(|at| at > view.now_ms)).collect();
+        if !rows.is_empty() {
+            let frame =
+                ToNode::History { partition: view.partition, term: view.term, n, want, outcome, rows };
+            *left = left.saturating_sub(frame.cost());
+            send(frame);
+            pending.has_sent = true;
+        }
+        pending.progress = Some((next, outcome));
+        if complete { self.end_want(pending, next, outcome, view, left, send) } else { Tried::More }
+    }
+
+    /// The rows of the next chunk, or `None` when some of them were evicted meanwhile.
+    fn read_chunk(
+        &self,
+        pending: &PendingWant,
+        from: Offset,
+        view: &View<'_>,
+    ) -> Result<Option<Chunk>, RowsError> {
+        let chunk = view.rows.read(&pending.channel, from, self.s)?;
+        // Read first, ask second: what the answer lacks because of an eviction shows in `evicted`.
+        let gone = view.rows.evicted(&pending.channel)?.max(view.rows.floor());
+        let is_whole = !pending.has_sent && !matches!(pending.from, WantFrom::Next { .. });
+        if gone <= from || is_whole {
+            return Ok(Some(chunk));
+        }
+        let in_ring = from >= view.ring_complete_from(&pending.channel, self.s);
+        Ok(in_ring.then(|| view.ring_chunk(&pending.channel, from, self.s)))
+    }
+
+    /// Decides what a Want is and from where it starts; `None` when that is not known yet.
+    fn begin(
+        &self,
+        pending: &mut PendingWant,
+        view: &View<'_>,
+        out: &mut Vec<OwnerOut>,
+    ) -> Result<Option<(Offset, Outcome)>, RowsError> {
+        if let WantFrom::Next { epoch, offset } = pending.from {
+            return self.begin_next(pending, epoch, offset, view, out);
+        }
+        let channel = &pending.channel;
+        let floor = view.rows.floor();
+        let complete_from = floor.max(view.rows.evicted(channel)?);
+        // Nothing that is still to be loaded below the interval could belong to the answer.
+        let is_settled = floor <= view.rows.log_start() || complete_from > floor;
+        let from = match pending.from {
+            WantFrom::Last(count) => view.rows.first_of_last(channel, count, self.s)?,
+            WantFrom::Since(time_ms) => view.rows.first_since(channel, time_ms, self.s)?,
+            WantFrom::Start => Offset(0),
+            WantFrom::Now | WantFrom::Next { .. } => return Ok(Some((self.s, Outcome::Fresh))),
+        };
+        // What was evicted at or above S still comes live.
+        let from = from.max(complete_from).min(self.s);
+        Ok((is_settled || from > floor).then_some((from, Outcome::Fresh)))
+    }
+
+    fn begin_next(
+        &self,
+        pending: &mut PendingWant,
+        epoch: LogEpoch,
+        offset: Offset,
+        view: &View<'_>,
+        out: &mut Vec<OwnerOut>,
+    ) -> Result<Option<(Offset, Outcome)>, RowsError> {
+        if epoch != view.epoch {
+            return Ok(Some((self.s, Outcome::Lost(LostReason::Epoch))));
+        }
+        if offset > view.h {
+            return Ok(above_h(pending, offset, view, out));
+        }
+        if offset >= self.s {
+            return Ok(Some((offset, Outcome::Recovered))); // All of it comes live, whatever was evicted.
+        }
+        let (floor, log_start) = (view.rows.floor(), view.rows.log_start());
+        if offset >= floor.max(view.rows.evicted(&pending.channel)?)
+            || offset >= view.ring_complete_from(&pending.channel, self.s)
+        {
+            return Ok(Some((offset, Outcome::Recovered)));
+        }
+        let comes_back = offset < floor && offset >= log_start;
+        Ok((!comes_back).then_some((self.s, Outcome::Lost(LostReason::Expired))))
+    }
+
+    fn end_want(
+        &mut self,
+        pending: &PendingWant,
+        upto: Offset,
+        outcome: Outcome,
+        view: &View<'_>,
+        left: &mut usize,
+        send: &mut dyn FnMut(ToNode),
+    ) -> Tried {
+        self.wants.insert(pending.channel.clone(), true);
+        let upto = upto.max(self.s);
+        let frame = ToNode::HistoryEnd {
+            partition: view.partition,
+            term: view.term,
+            n: self.n,
+            want: pending.want,
+            outcome,
+            upto,
+        };
+        *left = left.saturating_sub(frame.cost());
+        send(frame);
+        Tried::Done
+    }
+}
+
+/// Rule 6: a `next` above H waits for a high watermark that was asked for after the Want.
+fn above_h(
+    pending: &mut PendingWant,
+    offset: Offset,
+    view: &View<'_>,
+    out: &mut Vec<OwnerOut>,
+) -> Option<(Offset, Outcome)> {
+    match pending.watermark {
+        Watermark::NotAsked => {
+            pending.watermark = Watermark::Asked { at_ms: view.now_ms, again_ms: view.now_ms + 1 };
+            None
+        }
+        Watermark::Asked { at_ms, again_ms } if view.now_ms >= again_ms => {
+            let again_ms = view.now_ms + WATERMARK_RETRY_MS;
+            pending.watermark = Watermark::Asked { at_ms, again_ms };
+            out.push(OwnerOut::AskHighWatermark);
+            None
+        }
+        Watermark::Seen(next) if offset > next => Some((view.h, Outcome::Lost(LostReason::BadCursor))),
+        Watermark::Asked { .. } | Watermark::Seen(_) => None,
+    }
+}
