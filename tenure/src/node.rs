@@ -223,8 +223,8 @@ impl Node {
 
     /// Epochs have no order: when the log that was named last turns out to be the one that ended, the other counts.
     fn follow_another_log(&mut self, out: &mut Vec<NodeOut>) {
-        let others = self.claims.iter().filter(|(_, (_, epoch))| Some(*epoch) != self.epoch);
-        if let (None, Some((&stream, &(term, epoch)))) = (self.owner, others.last()) {
+        let mut others = self.claims.iter().filter(|(_, (_, epoch))| Some(*epoch) != self.epoch);
+        if let (None, Some((&stream, &(term, epoch)))) = (self.owner, others.next_back()) {
             self.owned(stream, term, epoch, out);
         }
     }

@@ -142,7 +142,15 @@ impl Asked {
         let owed = match (self.from, outcome) {
             (WantFrom::Next { offset, epoch }, Outcome::Lost(LostReason::Expired)) => {
                 // What is not sent yet still comes: only what lies below S can be lost.
-                let fine = offset.0 < upto && epoch == EPOCH;
+                let evicted = scene.store.evicted().get(&self.channel).copied().unwrap_or(0);
+                let below = upto.min(evicted.max(floor).max(start));
+                let is_lost = |at| {
+                    scene.log.is_dead(&self.channel, at)
+                        || scene.log.rows(&self.channel, at, at + 1).next().is_some()
+                };
+                // What was evicted above `upto` hides whether anything was below.
+                let caused = offset.0 < start || evicted > upto || (offset.0..below).any(is_lost);
+                let fine = offset.0 < upto && epoch == EPOCH && caused;
                 return hold(fine, "lost_has_a_cause", || format!("all comes live: {self:?}, upto {upto}"));
             }
             (WantFrom::Next { .. }, Outcome::Lost(_)) => Vec::new(),

@@ -76,6 +76,12 @@ pub(crate) fn interest_agrees(told: &BTreeSet<Channel>, held: u64, held_xor: u64
     hold(agrees, "interest_agrees", || format!("{held} held, told {told:?}"))
 }
 
+/// Who is live is told lost only for what could not be read, or what the log no longer has: never for an eviction.
+pub(crate) fn live_lost_has_a_cause(log: &Log, channel: &Channel, from: u64, upto: u64) -> Check {
+    let caused = from < log.start || (from..upto).any(|offset| log.is_dead(channel, offset));
+    hold(caused, "lost_has_a_cause", || format!("{channel:?} is live, and [{from}, {upto}) is there"))
+}
+
 /// Store: the interval is one, and H is in it.
 pub(crate) fn store_is_an_interval(store: &Store, h_before: u64, log: &Log) -> Check {
     let holds = store.floor <= store.h && store.h >= h_before && store.h <= log.end();

@@ -4,8 +4,8 @@ use tidegate_tenure::{LostReason, NodeOut, Outcome, StreamId, ToRouter, WantFrom
 use tidegate_vocab::{Channel, Offset};
 
 use crate::checks::{
-    Check, Session, hold, interest_agrees, one_channel_sees_no_repeat, pos_rises, resume_goes_on,
-    stale_frames_reach_no_shard,
+    Check, Session, hold, interest_agrees, live_lost_has_a_cause, one_channel_sees_no_repeat, pos_rises,
+    resume_goes_on, stale_frames_reach_no_shard,
 };
 use crate::client::{Conn, Follow, Sub};
 use crate::mutant::Mutant;
@@ -313,7 +313,7 @@ impl World {
                     continue;
                 }
                 sub.pos = Some(upto);
-                self.lost_has_a_cause(&channel, from)?;
+                live_lost_has_a_cause(&self.log, &channel, from, upto)?;
                 self.clients[c].follows[index].lost.push((from, upto));
                 self.saw("lost while live");
             }

@@ -7,11 +7,14 @@ use bytes::Bytes;
 use tidegate_tenure::{Chunk, Nonce, Rows, RowsError};
 use tidegate_vocab::{Channel, Event, EventName, Offset, Payload};
 
+use crate::world::Config;
+
 /// One record of the log.
 #[derive(Debug, Clone)]
 pub(crate) enum Rec {
     Event(Arc<Event>),
-    DeadLetter(Channel),
+    /// Could not be read; without a usable key it might have been anybody's.
+    DeadLetter(Option<Channel>),
     Takeover {
         router: usize,
         nonce: Nonce,
@@ -70,6 +73,12 @@ impl Log {
             .filter(move |offset| self.event(*offset).is_some_and(|event| event.channel == *channel))
     }
 
+    /// True when a record of the channel, or one that might have been, stands there and could not be read.
+    pub(crate) fn is_dead(&self, channel: &Channel, offset: u64) -> bool {
+        let dead = |of: &Option<Channel>| of.as_ref().is_none_or(|of| of == channel);
+        matches!(self.get(offset), Some(Rec::DeadLetter(of)) if dead(of))
+    }
+
     /// The time index: the first offset whose record is at least as late as `time_ms`.
     pub(crate) fn at_time(&self, time_ms: u64) -> u64 {
         self.records.partition_point(|(time, _)| *time < time_ms) as u64
@@ -89,11 +98,19 @@ pub(crate) struct Store {
     rows: BTreeMap<Channel, VecDeque<Arc<Event>>>,
     evicted: BTreeMap<Channel, u64>,
     rows_limit: usize,
+    channels: Vec<Channel>,
 }
 
 impl Store {
-    pub(crate) fn wiped(at: u64, rows_limit: usize) -> Self {
-        Self { floor: at, h: at, rows: BTreeMap::new(), evicted: BTreeMap::new(), rows_limit }
+    pub(crate) fn wiped(at: u64, config: &Config) -> Self {
+        Self {
+            floor: at,
+            h: at,
+            rows: BTreeMap::new(),
+            evicted: BTreeMap::new(),
+            rows_limit: config.store_rows,
+            channels: config.channels.clone(),
+        }
     }
 
     pub(crate) fn evicted(&self) -> &BTreeMap<Channel, u64> {
@@ -103,6 +120,13 @@ impl Store {
     fn evict(&mut self, channel: &Channel, offset: u64) {
         let evicted = self.evicted.entry(channel.clone()).or_default();
         *evicted = (*evicted).max(offset + 1);
+    }
+
+    fn evict_dead(&mut self, channel: Option<&Channel>, offset: u64) {
+        let all = if channel.is_none() { self.channels.clone() } else { Vec::new() };
+        for channel in channel.into_iter().chain(&all) {
+            self.evict(channel, offset);
+        }
     }
 
     /// Takes the record at H.
@@ -117,7 +141,7 @@ impl Store {
                     self.evict(&old.channel, old.offset.unwrap_or_default().0);
                 }
             }
-            Rec::DeadLetter(channel) => self.evict(channel, self.h),
+            Rec::DeadLetter(channel) => self.evict_dead(channel.as_ref(), self.h),
             Rec::Takeover { .. } | Rec::Noise => {}
         }
         self.h += 1;
@@ -141,7 +165,7 @@ impl Store {
                         rows.push_front(Arc::clone(event));
                     }
                 }
-                Some(Rec::DeadLetter(channel)) => self.evict(&channel.clone(), offset),
+                Some(Rec::DeadLetter(channel)) => self.evict_dead(channel.as_ref(), offset),
                 _ => {}
             }
         }

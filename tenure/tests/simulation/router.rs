@@ -39,7 +39,7 @@ impl World {
             return;
         }
         if !kept {
-            router.store = Store::wiped(tail, self.config.store_rows);
+            router.store = Store::wiped(tail, &self.config);
         }
         let h = Offset(router.store.h);
         let mut owner = Owner::new(PARTITION, EPOCH, h).with_ring_bytes_limit(self.config.ring_bytes);
@@ -91,7 +91,7 @@ impl World {
         store_is_an_interval(&router.store, offset, &self.log)?;
         let record = match rec {
             Rec::Event(event) => Record::Event(Arc::clone(event)),
-            Rec::DeadLetter(channel) => Record::DeadLetter(Some(channel.clone())),
+            Rec::DeadLetter(channel) => Record::DeadLetter(channel.clone()),
             Rec::Takeover { nonce, .. } => Record::Takeover(*nonce),
             Rec::Noise => Record::Nothing,
         };
@@ -122,7 +122,7 @@ impl World {
         router.asks.clear();
         router.reads.clear();
         if wiped {
-            router.store = Store::wiped(self.log.start, self.config.store_rows);
+            router.store = Store::wiped(self.log.start, &self.config);
         }
         for stream in self.streams.values_mut().filter(|stream| stream.router == r) {
             (stream.cut, stream.router_end) = (true, false);
@@ -271,7 +271,7 @@ impl World {
             let row = |offset| match self.log.get(offset) {
                 Some(Rec::Event(event)) => Some(Row::Event(Arc::clone(event))),
                 Some(Rec::DeadLetter(channel)) => {
-                    Some(Row::DeadLetter { offset: Offset(offset), channel: Some(channel.clone()) })
+                    Some(Row::DeadLetter { offset: Offset(offset), channel: channel.clone() })
                 }
                 _ => None,
             };

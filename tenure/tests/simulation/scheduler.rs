@@ -131,7 +131,8 @@ impl World {
             Kind::Publish => self.publish(),
             Kind::Noise => self.log.append(Rec::Noise, self.now_ms),
             Kind::DeadLetter => {
-                let channel = self.draw_channel();
+                let has_key = !self.one_in(4);
+                let channel = has_key.then(|| self.draw_channel());
                 self.log.append(Rec::DeadLetter(channel), self.now_ms);
             }
             Kind::Trim => self.trim(),

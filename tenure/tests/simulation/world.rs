@@ -128,7 +128,7 @@ impl World {
             up: true,
             believes: false,
             owner: None,
-            store: Store::wiped(0, config.store_rows),
+            store: Store::wiped(0, &config),
             nonce: None,
             retake_at_ms: None,
             asks: Vec::new(),
