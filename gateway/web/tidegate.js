@@ -88,7 +88,8 @@ export class Tidegate extends EventTarget {
   #token; // a promise once asked for
   #refreshed = false; // the token is new and has not been accepted yet
   #seen = new Map(); // channel -> [log epoch and partition, offset] of its last event: bounded by the channels
-  #socket = null;
+  /** @type {WebSocket|null} */
+  #socket = null; // while it is open
   #acks = new Map(); // ref -> how to settle a sent message
   #ref = 0;
   #closing = null; // the `close` object of this connection
@@ -130,11 +131,12 @@ export class Tidegate extends EventTarget {
   async send(data, { channel } = {}) {
     const ref = String(++this.#ref);
     const message = JSON.stringify({ channel, data, ref });
-    if (this.#socket?.readyState !== 1) return this.#post(message);
+    const socket = this.#socket;
+    if (socket?.readyState !== 1) return this.#post(message);
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#settle(ref, unknownFate("no answer in time")), ACK_MS);
       this.#acks.set(ref, { resolve, reject, timer });
-      this.#socket.send(message);
+      socket.send(message);
     });
   }
 
@@ -197,7 +199,7 @@ export class Tidegate extends EventTarget {
     } catch (error) {
       if (this.#closing) return this.#closing;
       if (connection.signal.aborted && !timedOut) return { code: 0 };
-      return { code: 1006, reason: timedOut ? "timed out" : String(error?.message ?? error) };
+      return { code: 1006, reason: timedOut ? "timed out" : error instanceof Error ? error.message : String(error) };
     } finally {
       clearTimeout(timer);
       connection.abort(); // A stream that we stopped reading is not left open.
@@ -249,12 +251,12 @@ export class Tidegate extends EventTarget {
     const onLine = reader((object, id) => this.#take(object, transport, id));
     const decoder = new TextDecoder();
     let rest = "";
-    for (const body = response.body.getReader(); ; ) {
+    for (const body = /** @type {ReadableStream} */ (response.body).getReader(); ; ) {
       const { done, value } = await body.read();
       if (done) return { code: 1006, reason: "the stream ended" };
       if (this.#opened) within(SILENCE_MS);
       const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
-      rest = lines.pop();
+      rest = lines.pop() ?? "";
       for (const line of lines) {
         onLine(line.replace(/\r$/, ""));
         if (signal.aborted) return { code: 0 };
@@ -274,7 +276,10 @@ export class Tidegate extends EventTarget {
       const { events, cursor, ...told } = await response.json();
       if (!this.#opened) this.#take({ type: "state", ...told }, transport);
       else this.#tellLost(told);
-      for (const event of events) this.#take(event, transport);
+      for (const event of events) {
+        this.#take(event, transport);
+        if (signal.aborted) return { code: 0 }; // The cursor does not pass what was not delivered.
+      }
       this.#moveTo(cursor);
       this.#failures = 0;
       if (pauseMs) await this.#sleep(pauseMs);
@@ -304,7 +309,7 @@ export class Tidegate extends EventTarget {
     if (path === "/v1/events") {
       for (const channel of channels) target.searchParams.append("channel", channel);
       const start = this.cursor ? { cursor: this.cursor } : { since, last };
-      for (const [name, value] of Object.entries(start)) if (value) target.searchParams.set(name, value);
+      for (const [name, value] of Object.entries(start)) if (value) target.searchParams.set(name, String(value));
     } else {
       target.pathname = target.pathname.replace(/\/v1\/events$/, path);
     }
@@ -419,6 +424,7 @@ export class Tidegate extends EventTarget {
 
   #online = () => this.#wake(); // The network is back: do not sit out the backoff.
 
+  /** @returns {Promise<void>} */
   #sleep(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);

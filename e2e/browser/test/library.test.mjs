@@ -324,6 +324,23 @@ describe("bytes", () => {
 });
 
 describe("the application", () => {
+  for (const transport of ["websocket", "sse", "ndjson", "poll"]) {
+    test(`${transport}: may close from within a callback, and the cursor stays behind what was not delivered`, async () => {
+      range(0, 5).forEach((n) => publish(n));
+      const first = follow({ transports: [transport], cursor: "WzAsMF0" });
+      first.onevent = (event) => {
+        first.events.push(event);
+        if (event.data.n === 2) first.close();
+      };
+      await eventually("the end", () => first.closes.some(({ final }) => final));
+      await new Promise(setImmediate);
+      assert.deepEqual(numbers(first), [0, 1, 2]);
+      const second = follow({ transports: [transport], cursor: first.cursor });
+      await eventually("the last event", () => numbers(second).includes(4));
+      assert.deepEqual(numbers(second).filter((n) => n > 2), [3, 4]);
+    });
+  }
+
   test("a callback that throws costs no event", async () => {
     const uncaught = [];
     const keep = (error) => uncaught.push(error.message);
