@@ -27,6 +27,7 @@ use fjall::{Database, Keyspace};
 use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic, limits};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::codec::is_record_key;
 use self::keeper::{Keeper, Stop};
 use self::reader::Stream;
 use self::shared::{Partition, Shared};

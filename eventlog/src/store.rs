@@ -5,6 +5,11 @@
 //! writes in the background (a flush, a compaction into the first level) within the disk reserve, because the
 //! store cannot be written any more after one of these failed.
 
+pub(crate) mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,15 +72,44 @@ pub enum StoreError {
 /// Says what is wrong with the directory and what to do. Never panics on what it finds there.
 pub fn open_database(directory: &Path, cache_bytes: u64) -> Result<Database, StoreError> {
     let path = directory.to_path_buf();
-    std::fs::create_dir_all(directory)
-        .and_then(|()| probe_writable(directory))
-        .map_err(|source| from_io(path.clone(), source))?;
-    Database::builder(directory)
-        .cache_size(cache_bytes)
-        .max_journaling_size(JOURNALS_BYTES_LIMIT)
-        .worker_threads(2)
-        .open()
-        .map_err(|error| from_engine(path, error))
+    let from_io = |source| from_io(path.clone(), source);
+    std::fs::create_dir_all(directory).and_then(|()| probe_writable(directory)).map_err(from_io)?;
+    if is_in_use(directory).map_err(from_io)? {
+        return Err(StoreError::InUse { path });
+    }
+    journal::rewrite_if_suspect(directory).map_err(from_io)?;
+    let open = || {
+        Database::builder(directory)
+            .cache_size(cache_bytes)
+            .max_journaling_size(JOURNALS_BYTES_LIMIT)
+            .worker_threads(2)
+            .open()
+    };
+    let opened = match open() {
+        Err(fjall::Error::JournalRecovery(_)) if journal::cut_torn_tail(directory).map_err(from_io)? => {
+            open()
+        }
+        opened => opened,
+    };
+    opened.map_err(|error| from_engine(path.clone(), error))
+}
+
+/// The directory of the store that the keyspace is in: the engine keeps them in `keyspaces/<number>`.
+pub(crate) fn directory_of(keyspace: &Keyspace) -> &Path {
+    keyspace.path().ancestors().nth(2).unwrap_or_else(|| keyspace.path())
+}
+
+/// Looks at the engine's own lock: nothing may be put right in a journal that a process is writing.
+fn is_in_use(directory: &Path) -> io::Result<bool> {
+    match File::open(directory.join("lock")) {
+        Ok(lock) => match lock.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a keyspace with our sizes, making it if need be.

@@ -1,7 +1,7 @@
 //! Keys and values of the log in the store. Big-endian, so that the store's order is the log's.
 
 use bytes::Bytes;
-use tidegate_vocab::{Offset, PartitionId};
+use tidegate_vocab::{Offset, PartitionId, Topic};
 
 use crate::LogRecord;
 
@@ -21,6 +21,11 @@ pub(super) fn record_key(partition: PartitionId, offset: u64) -> [u8; RECORD_KEY
     key[1..5].copy_from_slice(&partition.number.to_be_bytes());
     key[5..].copy_from_slice(&offset.to_be_bytes());
     key
+}
+
+/// True for the keys of records, in whatever keyspace: no other key in the store is so long and begins so.
+pub(crate) fn is_record_key(key: &[u8]) -> bool {
+    key.len() == RECORD_KEY_BYTES && Topic::from_number(key[0]).is_some()
 }
 
 /// The offset in a record's key.
@@ -66,8 +71,6 @@ pub(super) fn record(offset: u64, stored: &[u8]) -> Result<LogRecord, Malformed>
 
 #[cfg(test)]
 mod tests {
-    use tidegate_vocab::Topic;
-
     use super::*;
 
     #[test]

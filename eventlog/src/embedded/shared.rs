@@ -16,7 +16,7 @@ use super::disk::{DiskGauge, Room};
 use super::failure;
 use super::meta::TopicMeta;
 use super::{Clock, RetentionMs};
-use crate::AppendError;
+use crate::{AppendError, store};
 
 /// A commit that takes longer than this is reported by `health`: the store's background work has died or stalls.
 const COMMIT_STALL: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ impl Shared {
         options: super::EmbeddedOptions,
         newest_ms: u64,
     ) -> Self {
-        let gauge = DiskGauge::new(records.path().to_path_buf(), options.disk_reserve_bytes);
+        let gauge = DiskGauge::new(store::directory_of(&records).to_path_buf(), options.disk_reserve_bytes);
         Self {
             database,
             records,
@@ -154,6 +154,7 @@ impl Shared {
         let lasting = failure::lasting(error, self.check_room(0).is_err());
         let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         slot.get_or_insert_with(|| {
+            store::journal::mark_suspect(store::directory_of(&self.records));
             tracing::error!(failure = %lasting, "log takes no more records until the process is started anew");
             lasting
         })
