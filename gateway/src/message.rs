@@ -25,12 +25,17 @@ struct Raw<'a> {
     kind: Option<String>,
     #[serde(default)]
     channel: Option<String>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(default)]
     data_b64: Option<String>,
     #[serde(borrow, rename = "ref", default)]
     reference: Option<&'a RawValue>,
+}
+
+/// `null` is data too.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A refusal, with the client's reference where it could be read.
@@ -86,7 +91,10 @@ fn payload(raw: &Raw<'_>) -> Result<Payload, Problem> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Result<(Option<&str>, &[u8], Option<&str>), ErrorKind>) {
+    /// Channel, data and reference.
+    type Shown<'a> = (Option<&'a str>, &'a [u8], Option<&'a str>);
+
+    fn check(text: &str, expected: Result<Shown<'_>, ErrorKind>) {
         let got = parse(text.as_bytes(), 1000);
         let got = got
             .as_ref()

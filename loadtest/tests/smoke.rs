@@ -1,0 +1,111 @@
+//! 5,000 idle connections on a real `tidegate dev`: what each costs in user memory; and polls beside WebSockets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tidegate_loadtest::{Transport, open_all, publish_latency, settled_memory};
+
+const CONNECTIONS: usize = 5_000;
+/// The gate of this stage; the design's budget is 1 KiB.
+const BYTES_EACH_LIMIT: u64 = 1_536;
+
+/// One measurement at a time: they would disturb each other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A `tidegate dev` of its own, killed when dropped.
+struct Dev {
+    process: Child,
+    public: SocketAddr,
+    api: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let ports = directory.path().join("ports.json");
+        let mut command = Command::new(binary());
+        command.args(["dev", "--public", "127.0.0.1:0", "--api", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(directory.path().join("data")).arg("--ports-file").arg(&ports);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tidegate starts");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let ports: serde_json::Value = loop {
+            match std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+                Some(ports) => break ports,
+                None => assert!(Instant::now() < deadline, "tidegate dev did not become ready"),
+            }
+            std::thread::yield_now();
+        };
+        let address = |name: &str| ports[name].as_str().expect("an address").parse().expect("an address");
+        Self { process, public: address("public"), api: address("api"), _directory: directory }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `TIDEGATE_BIN`, or the binary that was built with this test.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        return path.into();
+    }
+    let mut path = std::env::current_exe().expect("own path");
+    path.pop();
+    path.pop();
+    path.push("tidegate");
+    assert!(path.exists(), "{} is missing: run `cargo build -p tidegate` with the same profile", path.display());
+    path
+}
+
+async fn bytes_each(dev: &Dev, transport: Transport) -> u64 {
+    let query = |_| "channel=load:idle".to_owned();
+    let pid = dev.process.id();
+    drop(open_all(dev.public, transport, 1_000, query, |_| ()).await.expect("warm up"));
+    let before = settled_memory(pid, Duration::from_secs(20)).await.expect("alive");
+    let opened = open_all(dev.public, transport, CONNECTIONS, query, |_| ()).await.expect("all open");
+    let after = settled_memory(pid, Duration::from_secs(20)).await.expect("alive");
+    assert_eq!(opened.len(), CONNECTIONS);
+    let each = after.0.saturating_sub(before.0) / CONNECTIONS as u64;
+    println!("memory: {each} bytes of user memory per idle {transport:?} connection ({CONNECTIONS} on one channel)");
+    each
+}
+
+async fn check(transport: Transport) {
+    let _alone = ALONE.lock().await;
+    let dev = Dev::start();
+    let each = bytes_each(&dev, transport).await;
+    assert!(each <= BYTES_EACH_LIMIT, "{each} bytes each");
+    assert!(each >= 300, "{each} bytes each cannot be: the measure is broken");
+}
+
+#[tokio::test]
+async fn five_thousand_idle_websockets() {
+    check(Transport::Ws).await;
+}
+
+#[tokio::test]
+async fn five_thousand_idle_event_streams() {
+    check(Transport::Sse).await;
+}
+
+#[tokio::test]
+async fn five_thousand_idle_ndjson_streams() {
+    check(Transport::Ndjson).await;
+}
+
+/// A waiting long poll is answered as soon as a WebSocket is written to: medians of one run, at most 1 ms apart.
+#[tokio::test]
+async fn long_polls_are_as_quick_as_websockets() {
+    let _alone = ALONE.lock().await;
+    let dev = Dev::start();
+    let (ws, poll) = publish_latency(dev.public, dev.api, 300).await.expect("all received");
+    let (ws, poll) = (ws.quantile(0.5), poll.quantile(0.5));
+    println!("latency: publish to WebSocket p50 {ws:?}, to long poll p50 {poll:?}");
+    assert!(poll <= ws + Duration::from_millis(1), "long poll {poll:?}, websocket {ws:?}");
+}
