@@ -43,17 +43,20 @@ pub(super) fn rewrite_if_suspect(directory: &Path) -> io::Result<()> {
     }
     for journal in journals(directory)? {
         tracing::warn!(journal = %journal.display(), "writing the store's journal anew after a failed write");
-        rewrite(&journal)?;
+        let copy = journal.with_extension("rewrite");
+        rewrite(&journal, &copy).inspect_err(|_| {
+            // It may be the copy that fills the disk.
+            let _ = std::fs::remove_file(&copy);
+        })?;
     }
     File::open(directory)?.sync_all()?;
     std::fs::remove_file(mark)
 }
 
 /// Reads the file and writes it to new blocks. Holes stay holes: a journal is preallocated.
-fn rewrite(path: &Path) -> io::Result<()> {
-    let copy_path = path.with_extension("rewrite");
+fn rewrite(path: &Path, copy_path: &Path) -> io::Result<()> {
     let mut source = File::open(path)?;
-    let mut copy = File::create(&copy_path)?;
+    let mut copy = File::create(copy_path)?;
     let mut buffer = vec![0; COPY_BYTES];
     let mut length = 0;
     loop {
