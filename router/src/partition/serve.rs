@@ -1,22 +1,24 @@
 //! The loop of a partition between its beginning and its end: consume, apply, send, mark.
 
+mod consume;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidegate_eventlog::{LogRecord, ReadError, RecordStream};
-use tidegate_tenure::{Nonce, Owner, OwnerOut, Record, Verdict, Window};
-use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionCounts, Term};
+use tidegate_tenure::{Nonce, Owner, OwnerOut, StreamId, Window};
+use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, Term};
 use tokio::time::MissedTickBehavior;
 
 use super::begin::Begun;
 use super::jobs::{self, Done, Jobs};
-use super::replay::settled;
 use super::rows::StoredRows;
 use super::send::{Replays, Turn};
 use super::verdicts::Known;
 use super::{Command, End, PartitionTask, Phase, new_nonce};
-use crate::record::{self, Reading};
+use crate::record;
+use consume::Batch;
 
 const MARK_INTERVAL: Duration = Duration::from_millis(250);
 /// A Mark goes out every so many intervals even if nothing moved.
@@ -30,15 +32,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(1);
 const RETAKE_FIRST_MS: u64 = 500;
 const RETAKE_MOST_MS: u64 = 4_000;
-
-/// Records that were read and judged, on their way into the history.
-struct Batch {
-    readings: Vec<(Offset, Reading)>,
-    rows: Arc<Vec<(Channel, LogRecord)>>,
-    new_h: Offset,
-    /// The version of the record behind them, if nobody here can read it.
-    unknown_version: Option<u32>,
-}
 
 struct Serving<'t> {
     task: &'t mut PartitionTask,
@@ -71,12 +64,7 @@ impl PartitionTask {
             epoch: begun.epoch,
             counts: context.log.counts(),
             window: begun.window,
-            rows: StoredRows {
-                store: Arc::clone(&context.store),
-                id: self.id,
-                floor: begun.floor,
-                log_start: begun.log_start,
-            },
+            rows: StoredRows::new(Arc::clone(&context.store), self.id, begun.floor, begun.log_start),
             jobs: Jobs::new(),
             records: Some(context.log.consume(self.id, begun.h)),
             batch: None,
@@ -172,85 +160,6 @@ impl Serving<'_> {
             }
         }
         self.drain();
-    }
-
-    /// Reads and judges what came, and hands it to the store.
-    fn records_came(&mut self, records: Result<Vec<LogRecord>, ReadError>) -> Result<(), End> {
-        let records = match records {
-            Ok(records) => records,
-            Err(ReadError::Unavailable { reason }) => {
-                tracing::warn!(partition = %self.task.id, reason, "log cannot be read; trying again");
-                self.task.context.metrics.log_errors.inc();
-                self.records = None;
-                self.jobs.push(jobs::after(RETRY_PAUSE, Done::ConsumeAgain));
-                return Ok(());
-            }
-            // Below the start: what is missing is told as lost after the new beginning. Beyond the end: another log.
-            Err(error) => return Err(End::Restart(error.to_string())),
-        };
-        let mut batch = Batch {
-            readings: Vec::with_capacity(records.len()),
-            rows: Arc::default(),
-            new_h: self.owner.h(),
-            unknown_version: None,
-        };
-        let mut rows = Vec::with_capacity(records.len());
-        for record in records {
-            let offset = record.offset;
-            debug_assert!(offset >= batch.new_h, "the log is consumed in order");
-            let reading = record::read(&mut self.window, &self.counts, self.task.id, &record);
-            match &reading {
-                Reading::UnknownVersion(version) => {
-                    batch.unknown_version = Some(*version);
-                    break;
-                }
-                Reading::Event(event, Verdict::Fresh) => rows.push((event.channel.clone(), record)),
-                Reading::DeadLetter(channel, reason) => {
-                    tracing::error!(
-                        partition = %self.task.id, %offset, reason = reason.as_str(), channel = ?channel,
-                        "record is a dead letter"
-                    );
-                    self.task.context.metrics.dead_letter(*reason);
-                }
-                Reading::Event(..) | Reading::Takeover(_) => {}
-            }
-            batch.new_h = offset.next();
-            batch.readings.push((offset, reading));
-        }
-        if batch.readings.is_empty() {
-            return batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)));
-        }
-        batch.rows = Arc::new(rows);
-        self.batch = Some(batch);
-        self.apply();
-        Ok(())
-    }
-
-    fn apply(&mut self) {
-        let Some(batch) = &self.batch else { return };
-        self.applying = true;
-        let store = Arc::clone(&self.task.context.store);
-        self.jobs.push(jobs::apply(store, self.task.id, Arc::clone(&batch.rows), batch.new_h));
-    }
-
-    /// The history has the batch: now it is consumed, in order.
-    fn applied(&mut self) -> Result<(), End> {
-        self.applying = false;
-        let Some(batch) = self.batch.take() else { return Ok(()) };
-        self.task.context.metrics.records_consumed.inc_by(batch.readings.len() as u64);
-        for (offset, reading) in batch.readings {
-            self.task.verdicts.consumed(offset, settled(&reading));
-            let record = match reading {
-                Reading::Takeover(nonce) => Record::Takeover(nonce),
-                Reading::Event(event, Verdict::Fresh) => Record::Event(event),
-                Reading::DeadLetter(channel, _) => Record::DeadLetter(channel),
-                Reading::Event(..) | Reading::UnknownVersion(_) => Record::Nothing,
-            };
-            self.owner.consumed(offset, record, self.rows.floor);
-        }
-        debug_assert_eq!(self.owner.h(), batch.new_h);
-        self.tenure_changed();
-        batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)))
     }
 
     fn tenure_changed(&mut self) {
@@ -409,7 +318,7 @@ impl Serving<'_> {
         self.retake_ms = (self.retake_ms * 2).min(RETAKE_MOST_MS);
     }
 
-    fn read_log(&mut self, stream: tidegate_tenure::StreamId, from: Offset) {
+    fn read_log(&mut self, stream: StreamId, from: Offset) {
         if !self.task.streams.contains_key(&stream) {
             return;
         }

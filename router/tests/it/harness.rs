@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus::Registry;
 use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
-use tidegate_eventlog::store;
+use tidegate_eventlog::{EventLog, store};
 use tidegate_history::{HistoryOptions, HistoryStore, Retention};
 use tidegate_link::{DeliverStream, RouterLink as _};
 use tidegate_router::publish::{Accepted, Data, PublishError, PublishRequest, Published, Target};
@@ -17,6 +17,8 @@ use tidegate_router::{Api, Router, RouterConfig};
 use tidegate_tenure::{Node, NodeOut, Outcome, StreamId, WantFrom, WantId};
 use tidegate_vocab::{Channel, Event, Incarnation, Offset, PartitionCounts, PartitionId};
 use tokio::sync::{mpsc, watch};
+
+use crate::faulty_log::{Faults, FaultyLog};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,17 +47,32 @@ impl TestRouter {
     }
 
     pub(crate) async fn open_with(directory: &Path, configure: impl FnOnce(&mut RouterConfig)) -> Self {
+        Self::open_on(directory, configure, |log| log).await
+    }
+
+    /// With a log that fails when told to.
+    pub(crate) async fn open_faulty(directory: &Path) -> (Self, Arc<Faults>) {
+        let faults = Arc::<Faults>::default();
+        let of_log = Arc::clone(&faults);
+        let wrap = |log| Arc::new(FaultyLog { log, faults: of_log }) as _;
+        (Self::open_on(directory, |config| config.publish_timeout_ms = 300, wrap).await, faults)
+    }
+
+    async fn open_on(
+        directory: &Path,
+        configure: impl FnOnce(&mut RouterConfig),
+        wrap: impl FnOnce(Arc<EmbeddedLog>) -> Arc<dyn EventLog>,
+    ) -> Self {
         let database = store::open_database(directory, 8 << 20).expect("store opens");
-        let log =
-            EmbeddedLog::open(database.clone(), EmbeddedOptions::new(PartitionCounts::same(2))).expect("log");
+        let options = EmbeddedOptions::new(PartitionCounts::same(2));
+        let log = EmbeddedLog::open(database.clone(), options).expect("log opens");
         let retention = Retention { rows: 50_000, age_ms: 3_600_000 };
-        let history =
-            HistoryStore::open(database.clone(), HistoryOptions::same(retention)).expect("history opens");
+        let history = HistoryStore::open(database.clone(), HistoryOptions::same(retention));
+        let history = Arc::new(history.expect("history opens"));
         let registry = Registry::new();
         let mut config = RouterConfig::new(Incarnation::random());
         configure(&mut config);
-        let router =
-            Router::start(config, Arc::clone(&log) as _, Arc::new(history), &registry).expect("starts");
+        let router = Router::start(config, wrap(Arc::clone(&log)), history, &registry).expect("starts");
         eventually("router is ready", || router.ready().ok()).await;
         Self { router, log, registry, database }
     }

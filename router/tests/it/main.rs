@@ -3,6 +3,7 @@
 mod api;
 mod delivery;
 mod faults;
+mod faulty_log;
 mod harness;
 mod http;
 mod publish;

@@ -1,0 +1,113 @@
+//! A log that fails when told to; otherwise the embedded one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tidegate_eventlog::embedded::EmbeddedLog;
+use tidegate_eventlog::{
+    AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, ReadError, RecordStream,
+};
+use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic};
+
+#[derive(Clone)]
+pub(crate) enum AppendFault {
+    Fails(AppendError),
+    NeverAnswers,
+}
+
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) append: Mutex<Option<AppendFault>>,
+    pub(crate) unreadable: AtomicBool,
+    /// Added to the epoch.
+    pub(crate) epoch: AtomicU64,
+    pub(crate) unhealthy: AtomicBool,
+}
+
+pub(crate) struct FaultyLog {
+    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+fn down() -> ReadError {
+    ReadError::Unavailable { reason: "told to fail".into() }
+}
+
+impl EventLog for FaultyLog {
+    fn counts(&self) -> PartitionCounts {
+        self.log.counts()
+    }
+
+    fn epoch(&self, topic: Topic) -> LogEpoch {
+        LogEpoch(self.log.epoch(topic).0.wrapping_add(self.faults.epoch.load(Ordering::SeqCst)))
+    }
+
+    fn append(
+        &self,
+        partition: PartitionId,
+        key: Bytes,
+        value: Bytes,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        match self.faults.append.lock().expect("lock").clone() {
+            None => self.log.append(partition, key, value),
+            Some(AppendFault::Fails(error)) => Box::pin(async move { Err(error) }),
+            Some(AppendFault::NeverAnswers) => {
+                drop(self.log.append(partition, key, value));
+                Box::pin(std::future::pending())
+            }
+        }
+    }
+
+    fn start(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>> {
+        self.log.start(partition)
+    }
+
+    fn high_watermark(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>> {
+        self.log.high_watermark(partition)
+    }
+
+    fn offset_at(&self, partition: PartitionId, time_ms: u64) -> BoxFuture<'_, Result<Offset, ReadError>> {
+        self.log.offset_at(partition, time_ms)
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Vec<LogRecord>, ReadError>> {
+        self.log.read(partition, from, max_rows, max_bytes)
+    }
+
+    fn consume(&self, partition: PartitionId, from: Offset) -> Box<dyn RecordStream> {
+        Box::new(FaultyStream { inner: self.log.consume(partition, from), faults: Arc::clone(&self.faults) })
+    }
+
+    fn assignments(&self) -> tokio::sync::mpsc::Receiver<Assignment> {
+        self.log.assignments()
+    }
+
+    fn health(&self) -> Result<(), AppendError> {
+        if self.faults.unhealthy.load(Ordering::SeqCst) {
+            return Err(AppendError::Unavailable { reason: "told to fail".into() });
+        }
+        self.log.health()
+    }
+}
+
+struct FaultyStream {
+    inner: Box<dyn RecordStream>,
+    faults: Arc<Faults>,
+}
+
+impl RecordStream for FaultyStream {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<LogRecord>, ReadError>> {
+        Box::pin(async move {
+            let records = self.inner.next().await?;
+            // The records are lost with this stream: a reader has to ask for them anew.
+            if self.faults.unreadable.load(Ordering::SeqCst) { Err(down()) } else { Ok(records) }
+        })
+    }
+}
