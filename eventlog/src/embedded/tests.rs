@@ -1,3 +1,9 @@
+mod opening;
+mod pressure;
+mod retention;
+
+use std::sync::atomic::AtomicU64;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -13,8 +19,16 @@ fn open(directory: &TempDir, options: EmbeddedOptions) -> Result<Arc<EmbeddedLog
     EmbeddedLog::open(database, options)
 }
 
+/// In memory where that is possible: only the tests of a kill and of a full disk are about the disk.
 fn directory() -> TempDir {
-    tempfile::tempdir().expect("temporary directory")
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temporary directory")
+}
+
+/// A clock that the test moves.
+fn manual_clock(now_ms: u64) -> (Arc<AtomicU64>, Clock) {
+    let time_ms = Arc::new(AtomicU64::new(now_ms));
+    let shared = Arc::clone(&time_ms);
+    (time_ms, Arc::new(move || shared.load(Ordering::SeqCst)))
 }
 
 async fn put(log: &EmbeddedLog, partition: PartitionId, value: &str) -> Appended {
@@ -23,36 +37,10 @@ async fn put(log: &EmbeddedLog, partition: PartitionId, value: &str) -> Appended
         .expect("appended")
 }
 
-#[tokio::test]
-async fn what_was_acked_is_read_and_survives_a_reopen() {
-    let directory = directory();
-    let log = open(&directory, options()).expect("opens");
-    let epoch = log.epoch(Topic::Events);
-    assert_eq!(put(&log, P, "a").await.offset, Offset(0));
-    assert_eq!(put(&log, P, "b").await.offset, Offset(1));
-    assert_eq!(log.high_watermark(P).await, Ok(Offset(2)));
-    drop(log);
-    let log = open(&directory, options()).expect("opens again");
-    assert_eq!(log.epoch(Topic::Events), epoch);
-    assert_eq!(put(&log, P, "c").await.offset, Offset(2));
-    let rows = log.read(P, Offset(0), 10, 1000).await.expect("readable");
-    let values: Vec<_> = rows.iter().map(|row| &row.value[..]).collect();
-    assert_eq!(values, [b"a", b"b", b"c"]);
-}
-
-#[tokio::test]
-async fn another_partition_count_is_refused_with_the_fix() {
-    let directory = directory();
-    drop(open(&directory, options()).expect("opens"));
-    let refused = open(&directory, EmbeddedOptions::new(PartitionCounts::same(3))).err().expect("refused");
-    assert!(matches!(refused, OpenError::PartitionCount { stored: 2, configured: 3, .. }), "{refused}");
-    assert!(refused.to_string().contains("set it back to 2"), "{refused}");
-}
-
 /// Logs by name, each in a directory of its own, all on one clock that the test can move.
 struct Logs {
     root: TempDir,
-    clock_ms: Arc<std::sync::atomic::AtomicU64>,
+    clock_ms: Arc<AtomicU64>,
 }
 
 const RETENTION_MS: u64 = 60_000;

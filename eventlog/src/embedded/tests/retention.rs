@@ -1,0 +1,93 @@
+//! Forgetting. The upkeep is called here and now; the thread that calls it otherwise finds nothing left to do.
+
+use super::*;
+
+fn with(clock: &Clock, events_ms: u64) -> EmbeddedOptions {
+    let retention = RetentionMs { events: events_ms, inbox: 1000, upstream: 1000 };
+    EmbeddedOptions { clock: Arc::clone(clock), retention, ..options() }
+}
+
+#[tokio::test]
+async fn each_topic_has_its_own_retention_and_only_records_move_time() {
+    let directory = directory();
+    let (now_ms, clock) = manual_clock(10_000);
+    let log = open(&directory, with(&clock, 500)).expect("opens");
+    let inbox = PartitionId { topic: Topic::Inbox, number: 0 };
+    for partition in [P, inbox] {
+        put(&log, partition, "old").await;
+    }
+    now_ms.store(10_800, Ordering::SeqCst);
+    log.shared.upkeep();
+    assert_eq!(
+        log.start(P).await,
+        Ok(Offset(0)),
+        "a clock that runs on while nothing is written forgets nothing"
+    );
+    put(&log, P, "new").await;
+    log.shared.upkeep();
+    assert_eq!(log.start(P).await, Ok(Offset(1)));
+    assert_eq!(log.start(inbox).await, Ok(Offset(0)), "800 ms are within 1000");
+    assert_eq!(log.read(P, Offset(1), 10, 1000).await.expect("readable").len(), 1);
+    assert_eq!(log.shared.records.len().expect("countable"), 2);
+}
+
+#[tokio::test]
+async fn an_emptied_partition_keeps_its_offsets_and_its_time() {
+    let directory = directory();
+    let (now_ms, clock) = manual_clock(10_000);
+    let log = open(&directory, with(&clock, 500)).expect("opens");
+    for _ in 0..3000 {
+        drop(log.append(P, Bytes::new(), Bytes::new()));
+    }
+    let last = put(&log, P, "last").await.offset;
+    now_ms.store(20_000, Ordering::SeqCst);
+    let elsewhere = PartitionId { topic: Topic::Upstream, number: 0 };
+    put(&log, elsewhere, "newer").await;
+    log.shared.upkeep();
+    assert_eq!(log.start(P).await, Ok(last.next()));
+    drop(log);
+    now_ms.store(1, Ordering::SeqCst);
+    let log = open(&directory, with(&clock, 500)).expect("opens again");
+    assert_eq!(log.shared.newest_ms(), 20_000);
+    let next = put(&log, P, "next").await;
+    assert_eq!((next.offset, next.time_ms), (last.next(), 10_000));
+}
+
+/// A reader beside the upkeep reads rows without a gap from where it asked, or is told that they are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_beside_the_upkeep_shows_no_hole() {
+    let directory = directory();
+    let (now_ms, clock) = manual_clock(10_000);
+    let log = open(&directory, with(&clock, 50)).expect("opens");
+    let upkeep = {
+        let log = Arc::clone(&log);
+        std::thread::spawn(move || {
+            // Until the main part lets go of its handle.
+            while Arc::strong_count(&log) > 1 {
+                log.shared.upkeep();
+            }
+        })
+    };
+    let (mut gone, mut read) = (0, 0);
+    for round in 0..300 {
+        for _ in 0..20 {
+            now_ms.fetch_add(1, Ordering::SeqCst);
+            drop(log.append(P, Bytes::new(), Bytes::from_static(b"v")));
+        }
+        put(&log, P, &round.to_string()).await;
+        let from = log.start(P).await.expect("start");
+        match log.read(P, from, 256, 1 << 20).await {
+            Ok(rows) => {
+                assert!(rows.iter().zip(from.0..).all(|(row, offset)| row.offset.0 == offset));
+                read += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, ReadError::BelowStart { start } if start > from), "{error}");
+                gone += 1;
+            }
+        }
+    }
+    drop(log);
+    upkeep.join().expect("no panic");
+    assert!(read > 0, "{read} read, {gone} gone");
+}
