@@ -1,0 +1,77 @@
+//! The flags that say where the configuration comes from, shared by the commands that read it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::Failure;
+use crate::config::{Flag, Profile, Sources};
+
+/// Where the configuration comes from. Defaults < file < environment < flags.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// Configuration as TOML; `tidegate check-config --defaults` prints one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set any key, such as `--set history.age=2h`; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Where clients connect [server.public]
+    #[arg(long, value_name = "ADDRESS")]
+    public: Option<SocketAddr>,
+    /// Where backends publish [server.api]
+    #[arg(long, value_name = "ADDRESS")]
+    api: Option<SocketAddr>,
+    /// Health and metrics [server.admin]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Data directory; it is made if need be [store.data_dir]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How much is logged [logging.level]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// `auto`, `json` or `text` [logging.format]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Allow what is refused because it is dangerous: `?user=` without proof on an address that is not loopback
+    #[arg(long)]
+    i_know: bool,
+}
+
+impl ConfigArgs {
+    /// The layers that these flags and the environment make up.
+    pub(super) fn sources(&self, profile: Profile) -> Result<Sources, Failure> {
+        let mut sources = Sources::of_process(profile);
+        sources.file.clone_from(&self.config);
+        sources.i_know = self.i_know;
+        for assignment in &self.set {
+            let Some((key, value)) = assignment.split_once('=') else {
+                return Err(Failure::usage(format!("--set {assignment}: write --set SECTION.KEY=VALUE")));
+            };
+            let (key, value) = (key.trim().to_owned(), value.to_owned());
+            sources.flags.push(Flag { name: "--set".into(), key, value });
+        }
+        let data_dir = match &self.data_dir {
+            Some(path) => {
+                Some(path.to_str().ok_or_else(|| Failure::usage("--data-dir: not UTF-8"))?.to_owned())
+            }
+            None => None,
+        };
+        let text = |address: &Option<SocketAddr>| address.map(|address| address.to_string());
+        for (name, key, value) in [
+            ("--public", "server.public", text(&self.public)),
+            ("--api", "server.api", text(&self.api)),
+            ("--admin", "server.admin", text(&self.admin)),
+            ("--data-dir", "store.data_dir", data_dir),
+            ("--log-level", "logging.level", self.log_level.clone()),
+            ("--log-format", "logging.format", self.log_format.clone()),
+        ] {
+            if let Some(value) = value {
+                sources.flags.push(Flag { name: name.into(), key: key.into(), value });
+            }
+        }
+        Ok(sources)
+    }
+}

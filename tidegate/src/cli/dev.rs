@@ -1,0 +1,117 @@
+//! `tidegate dev`: everything in one process, for a laptop, a demonstration or a small single-box install.
+
+mod banner;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{Addresses, App};
+use crate::cli::Failure;
+use crate::cli::config_args::ConfigArgs;
+use crate::config::{self, Config, Profile};
+use crate::{admin, logging};
+
+/// How long tasks that were given up may hold the process back.
+const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Run everything in one process: gateway, router and an embedded log
+///
+/// Binds loopback, needs nothing else installed, and prints where its data is and how to try each transport.
+/// SIGTERM or Ctrl-C ends it in good order: clients are told when to come back, nothing is lost. Ctrl-C twice ends
+/// it at once.
+///
+/// Examples:
+///
+///   tidegate dev
+///
+///   tidegate dev --public 127.0.0.1:9000 --api 127.0.0.1:9001 --admin 127.0.0.1:9002 --data-dir ./data
+///
+///   tidegate dev --config tidegate.toml --set history.age=2h
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct DevArgs {
+    /// Once ready, write {"public","api","admin"} to FILE as JSON: the real addresses, also for port 0
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<PathBuf>,
+    /// Print nothing to standard output
+    #[arg(long)]
+    quiet: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
+    let config = config::load(&args.config.sources(Profile::Dev)?)?.config;
+    logging::start(&config.logging).map_err(Failure::refused)?;
+    if let Some(warning) = admin::allocator_warning() {
+        tracing::warn!("{warning}");
+    }
+    raise_files_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("no runtime could be started: {error}")))?;
+    let ended = runtime.block_on(serve(args, config));
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    ended
+}
+
+async fn serve(args: &DevArgs, config: Config) -> Result<(), Failure> {
+    let signals =
+        |kind| signal(kind).map_err(|error| Failure::refused(format!("signals cannot be heard: {error}")));
+    let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let data_dir = config.data_dir.clone();
+    let app = App::build(config).await.map_err(Failure::refused)?;
+    let (addresses, budget) = (app.addresses(), app.budget());
+    let (ready, ports_file, quiet) = (app.ready(), args.ports_file.clone(), args.quiet);
+    let announcing = tokio::spawn(async move {
+        ready.await;
+        if !quiet {
+            banner::print(&addresses, &data_dir, &budget);
+        }
+        if let Some(path) = ports_file
+            && let Err(error) = write_ports(&path, &addresses)
+        {
+            tracing::error!(path = %path.display(), %error, "ports file cannot be written");
+        }
+    });
+    let ended = app.run(asked_to_end(terminate, interrupt)).await;
+    announcing.abort();
+    ended.map_err(Failure::refused)
+}
+
+/// Completes at the first SIGTERM or SIGINT; from then on a SIGINT ends the process at once.
+async fn asked_to_end(mut terminate: Signal, mut interrupt: Signal) {
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "shutting down; Ctrl-C ends at once");
+    tokio::spawn(async move {
+        interrupt.recv().await;
+        tracing::warn!("interrupted: ending at once");
+        std::process::exit(130);
+    });
+}
+
+/// Whoever waits for the file must never see half of it.
+fn write_ports(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, serde_json::to_vec(addresses)?)?;
+    std::fs::rename(&partial, path)
+}
+
+/// A process may raise its own limit of open files up to the hard one: every connection is a file.
+fn raise_files_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "limit of open files cannot be raised");
+    }
+}

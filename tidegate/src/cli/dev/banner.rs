@@ -1,0 +1,101 @@
+//! What `tidegate dev` prints: where it is and what to try.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use tidegate_gateway::Budget;
+
+use crate::app::Addresses;
+use crate::version::VERSION;
+
+/// Prints it. Nobody has to read it: a closed standard output is no error.
+pub(super) fn print(addresses: &Addresses, data_dir: &Path, budget: &Budget) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text(addresses, data_dir, budget).as_bytes()).and_then(|()| out.flush());
+}
+
+fn text(addresses: &Addresses, data_dir: &Path, budget: &Budget) -> String {
+    let Addresses { public, api, admin } = addresses;
+    let (public, api, admin) = (reachable(public), reachable(api), reachable(admin));
+    let server = flag("--server", &public, 8000);
+    let to_api = flag("--api", &api, 8001);
+    format!(
+        "Tidegate {version} is ready.
+
+  public  http://{public}  for clients; open it in a browser to see one cursor over five transports
+  api     http://{api}  for backends: gRPC and POST /v1/publish
+  admin   http://{admin}  /livez /readyz /metrics
+  data    {data_dir}
+  budget  {files} files: {connections} connections, {memory} MiB when they are idle
+
+Follow the channel score:42, each in a terminal of its own:
+
+  WebSocket   tidegate tail score:42{server}
+              websocat 'ws://{public}/v1/events?channel=score:42'
+  SSE         curl -N -H 'accept: text/event-stream' 'http://{public}/v1/events?channel=score:42'
+  NDJSON      curl -N -H 'accept: application/x-ndjson' 'http://{public}/v1/events?channel=score:42'
+  long poll   curl 'http://{public}/v1/events?channel=score:42&wait=25s'
+  short poll  curl 'http://{public}/v1/events?channel=score:42&last=10'
+
+Publish to it:
+
+  curl -d '{{\"channel\":\"score:42\",\"event\":\"goal\",\"data\":{{\"home\":1}}}}' http://{api}/v1/publish
+  tidegate publish score:42 '{{\"home\":1}}' --event goal{to_api}
+
+Ctrl-C drains and ends.
+",
+        version = VERSION.number,
+        data_dir = data_dir.display(),
+        files = budget.files,
+        connections = budget.connections,
+        memory = (budget.idle_memory_bytes >> 20).max(1),
+    )
+}
+
+/// An address that a client on this machine can use: a socket bound to all addresses is reached by loopback.
+fn reachable(address: &SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The flag that a command needs to find this process, if it is not where it looks by itself.
+fn flag(name: &str, address: &SocketAddr, default_port: u16) -> String {
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), default_port);
+    if *address == default { String::new() } else { format!(" {name} http://{address}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_names_real_addresses_and_every_transport() {
+        let addresses = Addresses {
+            public: "0.0.0.0:41000".parse().expect("address"),
+            api: "127.0.0.1:8001".parse().expect("address"),
+            admin: "[::]:41002".parse().expect("address"),
+        };
+        let budget = Budget { files: 20_000, connections: 19_744, idle_memory_bytes: 19_744 * 1024 };
+        let text = text(&addresses, Path::new("/data/here"), &budget);
+        for part in [
+            "http://127.0.0.1:41000/v1/events?channel=score:42&wait=25s",
+            "text/event-stream",
+            "application/x-ndjson",
+            "ws://127.0.0.1:41000/",
+            "&last=10",
+            "tail score:42 --server http://127.0.0.1:41000",
+            "http://127.0.0.1:8001/v1/publish",
+            "--event goal\n",
+            "http://[::1]:41002",
+            "/data/here",
+            "20000 files: 19744 connections, 19 MiB",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

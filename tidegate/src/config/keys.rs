@@ -1,0 +1,231 @@
+//! The table of all settings: name, type, default, default in `dev` and what it means.
+//!
+//! The raw configuration, its defaults, `check-config --defaults` and `docs/configuration.md` all come from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::source::Reader;
+use crate::config::value::{LogFormat, SecretText, Setting, Size};
+
+/// A section of the configuration, as the documentation shows it.
+pub(crate) struct Section {
+    /// The name: a TOML table.
+    pub(crate) name: &'static str,
+    /// What it is about.
+    pub(crate) doc: &'static str,
+    /// Its keys, in order.
+    pub(crate) keys: &'static [Key],
+}
+
+/// One key of a section.
+pub(crate) struct Key {
+    /// The name within its section.
+    pub(crate) name: &'static str,
+    /// What it means.
+    pub(crate) doc: &'static str,
+    /// What a value looks like.
+    pub(crate) form: &'static str,
+    /// The default as TOML.
+    pub(crate) default: &'static str,
+    /// The default in `tidegate dev` as TOML, where it is another one.
+    pub(crate) dev_default: Option<&'static str>,
+    /// True when the value is shown to nobody.
+    pub(crate) is_secret: bool,
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal $(, dev $dev:literal)?;)+
+        }
+    )+) => {
+        /// Every section with fixed keys. `[namespaces.<name>]` is apart: see [`NAMESPACE`].
+        pub(crate) static SECTIONS: &[Section] = &[$(
+            Section {
+                name: stringify!($section),
+                doc: concat!($($section_doc),+),
+                keys: &[$(Key {
+                    name: stringify!($key),
+                    doc: concat!($($doc),+),
+                    form: <$type as Setting>::FORM,
+                    default: $default,
+                    dev_default: settings!(@option $($dev)?),
+                    is_secret: <$type as Setting>::SECRET,
+                },)+],
+            },
+        )+];
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Debug)]
+            pub(crate) struct $Section { $($(#[doc = $doc])+ pub(crate) $key: $type,)+ }
+        )+
+
+        /// The configuration as it was written, with every default filled in and nothing checked but its types.
+        #[derive(Debug)]
+        pub(crate) struct Raw {
+            $($(#[doc = $section_doc])+ pub(crate) $section: $Section,)+
+            /// Channel namespaces with a retention of their own.
+            pub(crate) namespaces: Vec<(String, Namespace)>,
+        }
+
+        impl Raw {
+            /// Reads every key; what cannot be read is noted in the reader, and the default stands in for it.
+            pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
+                Self {
+                    $($section: $Section { $($key: reader.get(stringify!($section), stringify!($key)),)+ },)+
+                    namespaces: reader.namespaces(),
+                }
+            }
+        }
+    };
+    (@option) => { None };
+    (@option $dev:literal) => { Some($dev) };
+}
+
+settings! {
+    /// Addresses, threads and the page.
+    server: Server {
+        /// Where clients connect. Port 0 takes a free one.
+        public: SocketAddr = r#""127.0.0.1:8000""#;
+        /// Where backends publish: gRPC and its JSON twin. Binds loopback only as long as there are no API keys.
+        api: SocketAddr = r#""127.0.0.1:8001""#;
+        /// Health and metrics. Keep it away from the internet.
+        admin: SocketAddr = r#""127.0.0.1:8002""#;
+        /// Threads that hold connections; 0 is one for each core.
+        shards: u32 = "0";
+        /// Serve the demonstration page at `/`. The client library `/tidegate.js` is served always.
+        demo_page: bool = "false", dev "true";
+    }
+    /// What one connection, and all of them, may use.
+    limits: Limits {
+        /// Connections beyond which new ones are refused. The limit of open files lowers it further.
+        connections: u32 = "1000000";
+        /// Channels that one connection may name, 1 to 128.
+        channels: u32 = "128";
+        /// Bytes of one client message, at most 64KiB.
+        message_size: Size = r#""64KiB""#;
+        /// Bytes that may wait for one slow socket before it is disconnected, resumably.
+        outbox_size: Size = r#""1MiB""#;
+        /// Time that the oldest byte may wait for a slow socket before it is disconnected, resumably.
+        outbox_age: Duration = r#""30s""#;
+        /// Quiet time after which a connection is pinged. Proxies commonly cut at 60 s.
+        ping_interval: Duration = r#""25s""#;
+        /// The `retry:` of Server-Sent Events: how long a browser waits before it comes back.
+        sse_retry: Duration = r#""2s""#;
+        /// Time in which a request's head must have arrived.
+        head_timeout: Duration = r#""10s""#;
+    }
+    /// Who may connect.
+    auth: Auth {
+        /// Key of HS256 tokens, at least 32 bytes. Better set by a file or the environment than in this file.
+        hmac_secret: SecretText = r#""""#;
+        /// File with the key of HS256 tokens; a line break at its end does not count.
+        hmac_secret_file: String = r#""""#;
+        /// The `iss` that every token must have; empty asks for none.
+        issuer: String = r#""""#;
+        /// The `aud` that every token must have; empty asks for none.
+        audience: String = r#""""#;
+        /// Let connections without a token in, without a user.
+        anonymous: bool = "false", dev "true";
+        /// Believe `?user=NAME` without any proof. Refused on an address that is not loopback, unless `--i-know`.
+        insecure: bool = "false", dev "true";
+    }
+    /// Web pages of other origins.
+    cors: Cors {
+        /// Origins of web pages that may connect: `scheme://host[:port]`, where `:*` is any port.
+        allowed_origins: Vec<String> = "[]", dev r#"["http://localhost:*", "http://127.0.0.1:*"]"#;
+    }
+    /// What is kept for those who come back, per channel. A namespace may differ: see `[namespaces.<name>]`.
+    history: History {
+        /// Events kept per channel; 0 keeps none.
+        rows: u32 = "100";
+        /// How long they are kept, at most `log.retention_events`.
+        age: Duration = r#""1h""#;
+    }
+    /// What is kept for each user: the channels `user:<id>`, so the `user` namespace.
+    inbox: Inbox {
+        /// Events kept per user.
+        rows: u32 = "1000";
+        /// How long they are kept, at most `log.retention_inbox`.
+        age: Duration = r#""7d""#;
+    }
+    /// The event log.
+    log: Log {
+        /// Partitions of each topic, 1 to 1024. Fixed once there is a log: another number is refused.
+        partitions: u32 = "64", dev "8";
+        /// How long the topic `events` keeps its records.
+        retention_events: Duration = r#""24h""#;
+        /// How long the topic `inbox` keeps its records.
+        retention_inbox: Duration = r#""7d""#;
+        /// How long the topic `upstream` keeps its records.
+        retention_upstream: Duration = r#""24h""#;
+        /// Changing it answers every cursor given so far with `lost: epoch`. For use after restoring an old backup.
+        epoch_salt: String = r#""""#;
+        /// Free space on the data directory's file system below which publishes are refused, at least 64MiB.
+        disk_reserve: Size = r#""64MiB""#;
+    }
+    /// The embedded store of log and history.
+    store: Store {
+        /// The data directory; empty is `$XDG_DATA_HOME/tidegate/dev`, or `~/.local/share/tidegate/dev`.
+        data_dir: String = r#""""#;
+        /// Memory for blocks read from disk.
+        cache_size: Size = r#""32MiB""#;
+    }
+    /// What happens on SIGTERM: not ready, wait, then close all connections over the window.
+    drain: Drain {
+        /// Time between not being ready and closing the first connection, for load balancers to notice.
+        wait: Duration = r#""10s""#, dev r#""0s""#;
+        /// Time over which all connections are closed, in even slices.
+        window: Duration = r#""60s""#, dev r#""2s""#;
+        /// Each client is told to come back within this time, at random.
+        retry_window: Duration = r#""30s""#, dev r#""2s""#;
+    }
+    /// Who may publish.
+    api: Api {
+        /// Keys of which backends show one: `authorization: Bearer KEY`. Each has at least 16 characters.
+        keys: Vec<SecretText> = "[]";
+    }
+    /// What goes to standard error.
+    logging: Logging {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,tidegate_gateway=debug`.
+        level: String = r#""info""#;
+        /// `auto` is text on a terminal and JSON elsewhere.
+        format: LogFormat = r#""auto""#;
+    }
+}
+
+/// Retention of the channels `<name>:…`; what is not set is as in `[history]`.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    /// As `history.rows`.
+    pub(crate) history_rows: Option<u32>,
+    /// As `history.age`.
+    pub(crate) history_age: Option<Duration>,
+}
+
+/// The keys of `[namespaces.<name>]`.
+pub(crate) static NAMESPACE: Section = Section {
+    name: "namespaces.<name>",
+    doc: " Retention of the channels `<name>:…`. For any number of names; what is not set is as in `[history]`.",
+    keys: &[
+        Key {
+            name: "history_rows",
+            doc: " Events kept per channel of this namespace; 0 keeps none.",
+            form: <u32 as Setting>::FORM,
+            default: "as history.rows",
+            dev_default: None,
+            is_secret: false,
+        },
+        Key {
+            name: "history_age",
+            doc: " How long they are kept, at most `log.retention_events`.",
+            form: <Duration as Setting>::FORM,
+            default: "as history.age",
+            dev_default: None,
+            is_secret: false,
+        },
+    ],
+};

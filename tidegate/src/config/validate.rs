@@ -1,0 +1,417 @@
+//! What must hold of a configuration beyond the type of each value.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_eventlog::embedded::RetentionMs;
+use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, Secret};
+use tidegate_history::Retention;
+use tidegate_vocab::{Channel, PartitionCounts, limits};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::keys::{self, Raw};
+use crate::config::source::Sources;
+use crate::config::value::{Size, show_duration};
+use crate::config::{Config, ConfigError, HistoryConfig, LogConfig, LoggingConfig, millis};
+
+/// Bytes of an HMAC key: what HS256 puts out, as RFC 7518 section 3.2 asks.
+const HMAC_SECRET_BYTES_MIN: usize = 32;
+/// Characters of an API key.
+const API_KEY_CHARACTERS: RangeInclusive<usize> = 16..=256;
+/// The namespace of the users' own channels.
+const USER_NAMESPACE: &str = "user";
+/// Shortest time after which a quiet connection is sent its cursor.
+const CURSOR_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Checks everything and builds the typed form.
+///
+/// # Errors
+/// All violations at once.
+pub(crate) fn validate(
+    raw: &Raw,
+    sources: &Sources,
+    source_of: impl Fn(&str) -> String,
+) -> Result<Config, Vec<ConfigError>> {
+    let mut check = Check { errors: Vec::new() };
+    check.ranges(raw);
+    check.addresses(raw, sources.i_know);
+    let hmac_secret = check.hmac_secret(&raw.auth);
+    check.entrance(&raw.auth);
+    check.origins(&raw.cors.allowed_origins);
+    check.api_keys(raw);
+    let history = check.history(raw);
+    check.logging(&raw.logging.level);
+    let data_dir = check.data_dir(&raw.store.data_dir, sources);
+    if !check.errors.is_empty() {
+        let said = |error: ConfigError| {
+            let source = source_of(&error.at);
+            error.said_by(&source)
+        };
+        return Err(check.errors.into_iter().map(said).collect());
+    }
+    Ok(Config {
+        gateway: gateway(raw, hmac_secret, &history),
+        api: raw.server.api,
+        api_keys: raw.api.keys.iter().map(|key| Secret::new(key.expose())).collect(),
+        admin: raw.server.admin,
+        data_dir,
+        cache_bytes: raw.store.cache_size.0,
+        log: LogConfig {
+            counts: PartitionCounts::same(raw.log.partitions),
+            retention: RetentionMs {
+                events: millis(raw.log.retention_events),
+                inbox: millis(raw.log.retention_inbox),
+                upstream: millis(raw.log.retention_upstream),
+            },
+            epoch_salt: raw.log.epoch_salt.clone(),
+            disk_reserve_bytes: raw.log.disk_reserve.0,
+        },
+        history,
+        logging: LoggingConfig { level: raw.logging.level.clone(), format: raw.logging.format },
+    })
+}
+
+fn gateway(raw: &Raw, hmac_secret: Option<Secret>, history: &HistoryConfig) -> GatewayConfig {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let none_if_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    GatewayConfig {
+        public: raw.server.public,
+        shards: if raw.server.shards == 0 { cores } else { raw.server.shards as usize },
+        ping_interval: raw.limits.ping_interval,
+        sse_retry: raw.limits.sse_retry,
+        connections_limit: raw.limits.connections as usize,
+        channels_limit: raw.limits.channels as usize,
+        outbox_bytes_limit: as_usize(raw.limits.outbox_size),
+        outbox_age_limit: raw.limits.outbox_age,
+        message_bytes_limit: as_usize(raw.limits.message_size),
+        head_timeout: raw.limits.head_timeout,
+        cursor_interval: cursor_interval(history),
+        auth: AuthConfig {
+            hmac_secret,
+            issuer: none_if_empty(&raw.auth.issuer),
+            audience: none_if_empty(&raw.auth.audience),
+            anonymous: raw.auth.anonymous,
+            insecure: raw.auth.insecure,
+        },
+        allowed_origins: raw.cors.allowed_origins.clone(),
+        drain: DrainConfig {
+            wait: raw.drain.wait,
+            window: raw.drain.window,
+            retry_window: raw.drain.retry_window,
+        },
+        demo_page: raw.server.demo_page,
+    }
+}
+
+/// A quarter of the shortest time that anything is kept.
+fn cursor_interval(history: &HistoryConfig) -> Duration {
+    let all = history.namespaces.values().chain([&history.default]);
+    let kept = all.filter(|retention| retention.rows > 0 && retention.age_ms > 0);
+    let shortest_ms = kept.map(|retention| retention.age_ms).min().unwrap_or(u64::MAX);
+    let day = Duration::from_secs(24 * 60 * 60);
+    Duration::from_millis(shortest_ms / 4).clamp(CURSOR_INTERVAL_MIN, day)
+}
+
+fn as_usize(size: Size) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}
+
+/// Collects what is wrong.
+struct Check {
+    errors: Vec<ConfigError>,
+}
+
+impl Check {
+    fn refuse(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.errors.push(ConfigError::new(key, text.into()));
+    }
+
+    fn range<T: PartialOrd>(
+        &mut self,
+        key: &str,
+        value: &T,
+        allowed: RangeInclusive<T>,
+        show: impl Fn(&T) -> String,
+    ) {
+        if !allowed.contains(value) {
+            let (least, most) = (show(allowed.start()), show(allowed.end()));
+            self.refuse(key, format!("{} is out of range: set it from {least} to {most}", show(value)));
+        }
+    }
+
+    fn ranges(&mut self, raw: &Raw) {
+        fn plain<T: Display>(value: &T) -> String {
+            value.to_string()
+        }
+        let seconds = |from: u64, to: u64| Duration::from_secs(from)..=Duration::from_secs(to);
+        let time = |duration: &Duration| show_duration(*duration);
+        let size = |from: usize, to: usize| Size(from as u64)..=Size(to as u64);
+        let hour = 60 * 60;
+        let mib = 1024 * 1024;
+        self.range("server.shards", &raw.server.shards, 0..=256, plain);
+        self.range("limits.connections", &raw.limits.connections, 1..=100_000_000, plain);
+        let channels_most = limits::CHANNELS_PER_CONNECTION_LIMIT as u32;
+        self.range("limits.channels", &raw.limits.channels, 1..=channels_most, plain);
+        let message = size(1, limits::EVENT_BYTES_LIMIT);
+        self.range("limits.message_size", &raw.limits.message_size, message, plain);
+        let outbox = size(2 * limits::EVENT_BYTES_LIMIT, 1024 * mib);
+        self.range("limits.outbox_size", &raw.limits.outbox_size, outbox, plain);
+        self.range("limits.outbox_age", &raw.limits.outbox_age, seconds(1, hour), time);
+        self.range("limits.ping_interval", &raw.limits.ping_interval, seconds(1, 55), time);
+        self.range(
+            "limits.sse_retry",
+            &raw.limits.sse_retry,
+            Duration::from_millis(100)..=seconds(1, 60).end().to_owned(),
+            time,
+        );
+        self.range("limits.head_timeout", &raw.limits.head_timeout, seconds(1, 60), time);
+        self.range("history.rows", &raw.history.rows, 0..=100_000, plain);
+        self.range("inbox.rows", &raw.inbox.rows, 0..=100_000, plain);
+        self.range("log.partitions", &raw.log.partitions, 1..=1024, plain);
+        let year = seconds(60, 366 * 24 * hour);
+        self.range("log.retention_events", &raw.log.retention_events, year.clone(), time);
+        self.range("log.retention_inbox", &raw.log.retention_inbox, year.clone(), time);
+        self.range("log.retention_upstream", &raw.log.retention_upstream, year, time);
+        let reserve = Size(limits::DISK_RESERVE_BYTES)..=Size(1 << 50);
+        self.range("log.disk_reserve", &raw.log.disk_reserve, reserve, plain);
+        self.range("store.cache_size", &raw.store.cache_size, size(mib, 1024 * 1024 * mib), plain);
+        self.range("drain.wait", &raw.drain.wait, seconds(0, hour), time);
+        self.range("drain.window", &raw.drain.window, seconds(0, hour), time);
+        self.range("drain.retry_window", &raw.drain.retry_window, seconds(0, hour), time);
+    }
+
+    fn addresses(&mut self, raw: &Raw, i_know: bool) {
+        let is_exposed = |address: &SocketAddr| !address.ip().is_loopback();
+        let server = &raw.server;
+        if raw.auth.insecure && is_exposed(&server.public) && !i_know {
+            let text = format!(
+                "{} is not loopback and auth.insecure lets everybody be any user: set auth.insecure = false, or pass \
+                 --i-know",
+                server.public
+            );
+            self.refuse("server.public", text);
+        }
+        if raw.api.keys.is_empty() && is_exposed(&server.api) {
+            let text = format!(
+                "{} is not loopback. Without API keys the API port binds loopback only: set api.keys, or bind \
+                 127.0.0.1",
+                server.api
+            );
+            self.refuse("server.api", text);
+        }
+        let all =
+            [("server.public", server.public), ("server.api", server.api), ("server.admin", server.admin)];
+        for (index, (key, address)) in all.iter().enumerate() {
+            let taken = all[..index].iter().find(|(_, other)| other == address && address.port() != 0);
+            if let Some((other, _)) = taken {
+                self.refuse(
+                    *key,
+                    format!("{address} is also {other}: the three ports are separate, choose another"),
+                );
+            }
+        }
+    }
+
+    fn hmac_secret(&mut self, auth: &keys::Auth) -> Option<Secret> {
+        let (inline, file) = (auth.hmac_secret.expose(), &auth.hmac_secret_file);
+        let (key, bytes) = match (inline.is_empty(), file.is_empty()) {
+            (true, true) => return None,
+            (false, false) => {
+                self.refuse(
+                    "auth.hmac_secret",
+                    "is set together with auth.hmac_secret_file: keep one of them",
+                );
+                return None;
+            }
+            (false, true) => ("auth.hmac_secret", inline.as_bytes().to_vec()),
+            (true, false) => match std::fs::read(file) {
+                Ok(bytes) => ("auth.hmac_secret_file", without_line_break(bytes)),
+                Err(error) => {
+                    self.refuse("auth.hmac_secret_file", format!("{file} cannot be read: {error}"));
+                    return None;
+                }
+            },
+        };
+        if bytes.len() < HMAC_SECRET_BYTES_MIN {
+            let text = format!(
+                "has {} bytes and needs at least {HMAC_SECRET_BYTES_MIN}: make one with `openssl rand -base64 48`",
+                bytes.len()
+            );
+            self.refuse(key, text);
+            return None;
+        }
+        Some(Secret::new(bytes))
+    }
+
+    fn entrance(&mut self, auth: &keys::Auth) {
+        let has_secret = !auth.hmac_secret.expose().is_empty() || !auth.hmac_secret_file.is_empty();
+        if !has_secret && !auth.anonymous && !auth.insecure {
+            self.refuse(
+                "auth",
+                "nobody could connect: set auth.hmac_secret_file, auth.anonymous = true or auth.insecure = true",
+            );
+        }
+    }
+
+    fn origins(&mut self, origins: &[String]) {
+        for origin in origins {
+            if !is_origin(origin) {
+                let text = format!(
+                    "`{origin}` is not an origin: write scheme://host[:port] in lower case and without a path, such as \
+                     https://app.example.com or http://localhost:*"
+                );
+                self.refuse("cors.allowed_origins", text);
+            }
+        }
+    }
+
+    fn api_keys(&mut self, raw: &Raw) {
+        for (index, key) in raw.api.keys.iter().enumerate() {
+            let key = key.expose();
+            let number = index + 1;
+            if !API_KEY_CHARACTERS.contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let (least, most) = (API_KEY_CHARACTERS.start(), API_KEY_CHARACTERS.end());
+                let text = format!(
+                    "key number {number} is not {least} to {most} visible ASCII characters: make one with `openssl \
+                     rand -hex 24`"
+                );
+                self.refuse("api.keys", text);
+            }
+        }
+    }
+
+    fn history(&mut self, raw: &Raw) -> HistoryConfig {
+        let events = ("log.retention_events", raw.log.retention_events);
+        self.within("history.age", raw.history.age, events);
+        self.within("inbox.age", raw.inbox.age, ("log.retention_inbox", raw.log.retention_inbox));
+        let default = Retention { rows: raw.history.rows, age_ms: millis(raw.history.age) };
+        let inbox = Retention { rows: raw.inbox.rows, age_ms: millis(raw.inbox.age) };
+        let mut namespaces = BTreeMap::from([(USER_NAMESPACE.to_owned(), inbox)]);
+        for (name, namespace) in &raw.namespaces {
+            let at = format!("namespaces.{name}");
+            if name == USER_NAMESPACE {
+                self.refuse(at, "is the users' own channels: set inbox.rows and inbox.age instead");
+                continue;
+            }
+            if Channel::parse(&format!("{name}:x")).is_err() || name.is_empty() || name.contains(':') {
+                self.refuse(
+                    at,
+                    "is not a namespace: it is the part of a channel's name before the first `:`",
+                );
+                continue;
+            }
+            let age = namespace.history_age.unwrap_or(raw.history.age);
+            let rows = namespace.history_rows.unwrap_or(raw.history.rows);
+            if namespace.history_age.is_some() {
+                self.within(&format!("{at}.history_age"), age, events);
+            }
+            self.range(&format!("{at}.history_rows"), &rows, 0..=100_000, u32::to_string);
+            namespaces.insert(name.clone(), Retention { rows, age_ms: millis(age) });
+        }
+        HistoryConfig { default, namespaces }
+    }
+
+    /// A history longer than the log could not be loaded again.
+    fn within(&mut self, key: &str, age: Duration, (retention_key, retention): (&str, Duration)) {
+        if age > retention {
+            let text = format!(
+                "{} is longer than {retention_key} = {}: raise {retention_key}, or lower {key}",
+                show_duration(age),
+                show_duration(retention)
+            );
+            self.refuse(key, text);
+        }
+    }
+
+    fn logging(&mut self, level: &str) {
+        if let Err(error) = EnvFilter::builder().parse(level) {
+            self.refuse("logging.level", format!("`{level}` is no filter ({error}): try info, or debug"));
+        }
+    }
+
+    fn data_dir(&mut self, configured: &str, sources: &Sources) -> PathBuf {
+        if !configured.is_empty() {
+            return configured.into();
+        }
+        let absolute =
+            |name: &str| sources.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base =
+            absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+        base.map(|base| base.join("tidegate/dev")).unwrap_or_else(|| {
+            self.refuse("store.data_dir", "there is neither XDG_DATA_HOME nor HOME: pass --data-dir");
+            PathBuf::new()
+        })
+    }
+}
+
+/// A file's last line ends with a line break that is no part of the secret.
+fn without_line_break(mut bytes: Vec<u8>) -> Vec<u8> {
+    while bytes.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
+        bytes.pop();
+    }
+    bytes
+}
+
+/// `scheme://host[:port]` in lower case, as browsers send it; the port may be `*`.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, rest)) = origin.split_once("://") else { return false };
+    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !rest.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_ok = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte))
+        }
+    };
+    let port_ok = port.is_none_or(|port| port == "*" || port.parse::<u16>().is_ok_and(|port| port > 0));
+    scheme_ok && host_ok && port_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins() {
+        for good in [
+            "https://app.example.com",
+            "http://localhost:*",
+            "http://127.0.0.1:8080",
+            "http://[::1]:3000",
+            "http://[::1]",
+            "capacitor://localhost",
+        ] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "localhost",
+            "https://",
+            "https://A.example",
+            "https://a/",
+            "https://a/path",
+            "https://a:0",
+            "https://a:99999",
+            "https://*.example.com",
+            "https://[::1",
+            "null",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+}
