@@ -11,7 +11,7 @@ describe("origins", { timeout: 120_000 }, () => {
   before(async () => {
     // One site under two names: 127.0.0.1 is on the list, localhost is not.
     site = await startSite();
-    server = await Server.start({ TIDEGATE__CORS__ALLOWED_ORIGINS: '["http://127.0.0.1:*"]' });
+    server = await Server.start({ TIDEGATE__CORS__ALLOWED_ORIGINS: "http://127.0.0.1:*" });
     browser = await launch();
   });
   after(async () => {
