@@ -2,7 +2,10 @@
 //!
 //! Owns: what backends speak ([`publish`], [`upstream`]), what stands in the log ([`log`]) and what gateways and
 //! routers say to each other ([`deliver`]). `proto/check` lints the files and refuses changes that break a released
-//! version. Holds no logic: `vocab` has the values, the router converts.
+//! version. Holds no logic besides the conversions of `frames` (a feature).
+
+#[cfg(feature = "frames")]
+pub mod frames;
 
 /// What backends publish.
 pub mod publish {
