@@ -10,6 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogFormat, LoggingConfig};
 
+/// What the storage engine says while all is well is of no use to operators. The configured level comes after it and
+/// may say otherwise.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Why lines could not be directed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
@@ -26,7 +30,7 @@ pub enum LoggingError {
 /// # Errors
 /// When it was called before.
 pub fn start(config: &LoggingConfig) -> Result<(), LoggingError> {
-    let filter = EnvFilter::builder().parse(&config.level)?;
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{}", config.level))?;
     let is_terminal = std::io::stderr().is_terminal();
     let json = match config.format {
         LogFormat::Json => true,

@@ -28,12 +28,13 @@ fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
 
 /// Repeats until the condition gives something or the deadline passes.
 async fn eventually<T, F: Future<Output = Option<T>>>(mut condition: impl FnMut() -> F) -> T {
+    let mut tries = tokio::time::interval(Duration::from_millis(10));
     let trying = async {
         loop {
+            tries.tick().await;
             if let Some(value) = condition().await {
                 return value;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(DEADLINE, trying).await.expect("in time")

@@ -40,3 +40,8 @@ fn the_port_tells_alive_ready_and_numbers() {
     server.stop();
     assert!(TcpStream::connect(address).is_err());
 }
+
+#[test]
+fn the_allocator_gives_memory_back_soon() {
+    assert_eq!(allocator_warning(), None);
+}

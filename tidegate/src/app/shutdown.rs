@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tidegate_gateway::DrainConfig;
 
+use crate::config::millis;
+
 /// What a drain may take beyond its own pace before it counts as stuck.
 const DRAIN_SLACK: Duration = Duration::from_secs(6);
 
@@ -55,7 +57,7 @@ impl Shutdown {
         timeout: Duration,
         work: impl Future<Output = T>,
     ) {
-        tracing::info!(phase = name, timeout_ms = timeout.as_millis(), "shutdown phase begins");
+        tracing::info!(phase = name, timeout_ms = millis(timeout), "shutdown phase begins");
         self.running.with_label_values(&[name]).set(1);
         let begun = Instant::now();
         let ended = tokio::time::timeout(timeout, work).await.is_ok();
@@ -63,12 +65,12 @@ impl Shutdown {
         self.running.with_label_values(&[name]).set(0);
         self.seconds.with_label_values(&[name]).set(elapsed.as_secs_f64());
         if ended {
-            tracing::info!(phase = name, elapsed_ms = elapsed.as_millis(), "shutdown phase ended");
+            tracing::info!(phase = name, elapsed_ms = millis(elapsed), "shutdown phase ended");
             return;
         }
         self.overdue_total.with_label_values(&[name]).inc();
         self.overdue = self.overdue.or(Some(name));
-        tracing::error!(phase = name, elapsed_ms = elapsed.as_millis(), "shutdown phase given up");
+        tracing::error!(phase = name, elapsed_ms = millis(elapsed), "shutdown phase given up");
     }
 
     /// The first phase that did not end in time, if any.

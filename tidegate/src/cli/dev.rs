@@ -63,7 +63,7 @@ async fn serve(args: &DevArgs, config: Config) -> Result<(), Failure> {
     let signals =
         |kind| signal(kind).map_err(|error| Failure::refused(format!("signals cannot be heard: {error}")));
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let data_dir = config.data_dir.clone();
+    let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let app = App::build(config).await.map_err(Failure::refused)?;
     let (addresses, budget) = (app.addresses(), app.budget());
     let (ready, ports_file, quiet) = (app.ready(), args.ports_file.clone(), args.quiet);

@@ -208,7 +208,11 @@ fn describe(result: &TargetResult) -> String {
 }
 
 fn refusal(status: &Status) -> Failure {
-    let text = format!("{}: {}", status.code(), status.message());
+    // The router's messages begin with the error kind; others say what the code means.
+    let text = match status.message() {
+        "" => status.code().to_string(),
+        message => message.to_owned(),
+    };
     match status.code() {
         Code::Unauthenticated => Failure::refused(format!("{text}; pass --api-key or set TIDEGATE_API_KEY")),
         code if ErrorKind::ALL.iter().any(|kind| kind.is_retryable() && kind.grpc_code() == code as i32) => {

@@ -146,7 +146,7 @@ mod tests {
     fn a_token_says_who_until_when_and_what() {
         let args =
             args(&["--user", "alice", "--ttl", "15m", "--channels", "score:*,news", "--audience", "web"]);
-        let token = sign(&args, &auth(), 4_000_000_000).ok().expect("signed");
+        let token = sign(&args, &auth(), 4_000_000_000).expect("signed");
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["web"]);
         validation.set_issuer(&["backend"]);
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_signed_is_explained() {
-        let failure = sign(&args(&["--user", "a b"]), &auth(), 0).err().expect("refused");
+        let failure = sign(&args(&["--user", "a b"]), &auth(), 0).expect_err("refused");
         assert!(failure.code == 2 && failure.text.contains("--user"), "{failure:?}");
         let keyless = AuthConfig { hmac_secret: None, ..auth() };
-        let failure = sign(&args(&["--user", "alice"]), &keyless, 0).err().expect("refused");
+        let failure = sign(&args(&["--user", "alice"]), &keyless, 0).expect_err("refused");
         assert!(failure.code == 2 && failure.text.contains("--secret-file"), "{failure:?}");
     }
 }
