@@ -28,8 +28,8 @@ pub(super) enum Done {
     HighWatermark(Offset, u64),
     /// The first offset that the log has.
     LogStart(Offset),
-    /// The history's floor was raised to it.
-    Forgotten(Offset),
+    /// The history's floor was raised to this, or could not be.
+    Forgotten(Option<Offset>),
     /// A stretch of the log for a tenure behind the ring.
     Stretch(StreamId, Offset, Replay, Stretch),
     /// The log no longer has that stretch.
@@ -79,10 +79,8 @@ pub(super) fn forget_below(
     start: Offset,
 ) -> BoxFuture<'static, Done> {
     Box::pin(async move {
-        match tokio::task::spawn_blocking(move || store.forget_below(id, start)).await {
-            Ok(Ok(())) => Done::Forgotten(start),
-            Ok(Err(_)) | Err(_) => Done::Nothing,
-        }
+        let raised = tokio::task::spawn_blocking(move || store.forget_below(id, start)).await;
+        Done::Forgotten(matches!(raised, Ok(Ok(()))).then_some(start))
     })
 }
 

@@ -45,6 +45,8 @@ struct Serving<'t> {
     batch: Option<Batch>,
     /// The store writes the batch: its lock is taken, so nobody is sent anything that needs it.
     applying: bool,
+    /// The store raises the floor.
+    forgetting: bool,
     nonce: Option<Nonce>,
     term: Option<Term>,
     retake_ms: u64,
@@ -69,6 +71,7 @@ impl PartitionTask {
             records: Some(context.log.consume(self.id, begun.h)),
             batch: None,
             applying: false,
+            forgetting: false,
             nonce: None,
             term: None,
             retake_ms: RETAKE_FIRST_MS,
@@ -118,6 +121,7 @@ impl Serving<'_> {
                 self.owner.revoked();
                 self.drain();
                 self.task.status.set_behind(0);
+                self.finish_writes().await;
                 return end;
             }
             for _ in 0..COMMANDS_A_STEP {
@@ -125,6 +129,18 @@ impl Serving<'_> {
                 self.command(command);
             }
             self.send_all();
+        }
+    }
+
+    /// A write that is under way goes on in its pool whatever happens here: the store is left alone once it is done.
+    async fn finish_writes(&mut self) {
+        while self.applying || self.forgetting {
+            match self.jobs.next().await {
+                Some(Done::Applied(_)) => self.applying = false,
+                Some(Done::Forgotten(_)) => self.forgetting = false,
+                Some(_) => {}
+                None => return,
+            }
         }
     }
 
@@ -197,7 +213,12 @@ impl Serving<'_> {
                 self.owner.high_watermark(next, asked_ms);
             }
             Done::LogStart(start) => self.log_start(start),
-            Done::Forgotten(start) => self.rows.floor = self.rows.floor.max(start.min(self.owner.h())),
+            Done::Forgotten(start) => {
+                self.forgetting = false;
+                if let Some(start) = start {
+                    self.rows.floor = self.rows.floor.max(start.min(self.owner.h()));
+                }
+            }
             Done::Stretch(stream, from, replay, stretch) => {
                 self.owner.log_rows(stream, from, stretch.rows, stretch.upto);
                 self.replays.keep(stream, replay, self.task.context.clock.now_ms());
@@ -222,7 +243,8 @@ impl Serving<'_> {
 
     fn log_start(&mut self, start: Offset) {
         self.rows.log_start = start;
-        if start > self.rows.floor {
+        if start > self.rows.floor && !self.forgetting {
+            self.forgetting = true;
             let store = Arc::clone(&self.task.context.store);
             self.jobs.push(jobs::forget_below(store, self.task.id, start));
         }

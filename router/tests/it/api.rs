@@ -7,11 +7,16 @@ use tidegate_proto::publish::v1::{
     PublishBatchRequest, PublishRequest, item_result, publish_request::Payload, target_result,
 };
 use tidegate_tenure::WantFrom;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
-use crate::harness::{TestNode, TestRouter};
-use crate::http::{post, request};
+use crate::harness::{PATIENCE, TestNode, TestRouter};
+use crate::http::{post, raw, request};
 
 async fn client(address: SocketAddr) -> PublisherClient<Channel> {
     PublisherClient::connect(format!("http://{address}")).await.expect("connects")
@@ -205,5 +210,47 @@ async fn api_keys_are_asked_for_on_both_doors() {
     let mut with_key = Request::new(grpc("a", "1"));
     with_key.metadata_mut().insert("authorization", "Bearer first-key".parse().expect("ascii"));
     client.publish(with_key).await.expect("accepted");
+    router.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_needs_no_key_and_reflection_does() {
+    let directory = tempfile::tempdir().expect("directory");
+    let router = TestRouter::open_with(directory.path(), |config| config.api_keys = vec!["key".into()]).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", router.serve().await)).expect("an address");
+    let channel = endpoint.connect().await.expect("connects");
+    let mut health = HealthClient::new(channel.clone());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let request = || HealthCheckRequest { service: "tidegate.publish.v1.Publisher".into() };
+    // The service is unknown until its status has been set for the first time.
+    while health.check(request()).await.ok().map(|answer| answer.into_inner().status) != Some(1) {
+        assert!(std::time::Instant::now() < deadline, "never serving");
+    }
+    let ask = || ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let refused = reflection.server_reflection_info(tokio_stream::once(ask())).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let mut with_key = Request::new(tokio_stream::once(ask()));
+    with_key.metadata_mut().insert("authorization", "Bearer key".parse().expect("ascii"));
+    let mut answers = reflection.server_reflection_info(with_key).await.expect("accepted").into_inner();
+    let answer = format!("{:?}", answers.message().await.expect("no error").expect("an answer"));
+    for service in ["tidegate.publish.v1.Publisher", "tidegate.upstream.v1.Upstream", "grpc.health.v1.Health"]
+    {
+        assert!(answer.contains(service), "{answer}");
+    }
+    router.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let directory = tempfile::tempdir().expect("directory");
+    let router = TestRouter::open_with(directory.path(), |config| config.request_timeout_ms = 100).await;
+    let address = router.serve().await;
+    let head = "POST /v1/publish HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{";
+    let answer = raw(address, head.as_bytes()).await;
+    assert_eq!((answer.status, answer.json()["title"].as_str()), (408, Some("request_timeout")));
     router.close().await;
 }

@@ -147,7 +147,7 @@ async fn a_retry_after_indeterminate_is_one_event() {
     *faults.append.lock().expect("lock") = None;
     let mut again = event("a", "1");
     again.idempotency_key = refused.idempotency_key;
-    router.try_publish(again).await.expect("accepted");
+    router.must_publish(again).await;
     let node = TestNode::attach(&router).await;
     node.follow("a", WantFrom::Start).await;
     node.hears("a", &["1"]).await;

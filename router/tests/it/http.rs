@@ -26,7 +26,6 @@ impl Answer {
 
 /// `headers` are whole lines without their line breaks.
 pub(crate) async fn request(address: SocketAddr, line: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut socket = TcpStream::connect(address).await.expect("connects");
     let mut head =
         format!("{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for header in headers {
@@ -34,9 +33,16 @@ pub(crate) async fn request(address: SocketAddr, line: &str, headers: &[&str], b
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
-    socket.write_all(head.as_bytes()).await.expect("writes");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body);
+    raw(address, &bytes).await
+}
+
+/// Writes the bytes as they are and reads to the end.
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut socket = TcpStream::connect(address).await.expect("connects");
     // A server that refuses a body need not read it to the end.
-    let _ = socket.write_all(body).await;
+    let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer).await;
     let text = String::from_utf8(answer).expect("text");

@@ -20,14 +20,14 @@ async fn a_restart_keeps_history_positions_and_verdicts() {
     let directory = tempfile::tempdir().expect("directory");
     let router = TestRouter::open(directory.path()).await;
     let first = router.publish("score:1", "{ \"home\": 1 }").await;
-    let second = pos(router.try_publish(keyed("score:1", "2", "goal-2")).await);
+    let second = pos(Ok(router.must_publish(keyed("score:1", "2", "goal-2")).await));
     let old: Position = first.parse().expect("a position");
     let new: Position = second.parse().expect("a position");
     assert!(old.epoch == new.epoch && old.partition == new.partition && old.offset < new.offset);
     router.close().await;
 
     let router = TestRouter::open(directory.path()).await;
-    let again = router.try_publish(keyed("score:1", "2", "goal-2")).await.expect("accepted");
+    let again = router.must_publish(keyed("score:1", "2", "goal-2")).await;
     let duplicate = Accepted::Durable { pos: second, duplicate: true };
     assert_eq!(again.results[0].outcome, Ok(duplicate));
     assert_eq!(refusal(&router, keyed("score:1", "3", "goal-2")).await, ErrorKind::Conflict);
@@ -49,11 +49,11 @@ async fn a_key_counts_within_its_channel_and_its_body() {
     let router = TestRouter::open(directory.path()).await;
     let node = TestNode::attach(&router).await;
     node.follow("a", WantFrom::Now).await;
-    let first = pos(router.try_publish(keyed("a", "[1, 2]", "k")).await);
-    let again = router.try_publish(keyed("a", "[1,2]", "k")).await.expect("accepted");
+    let first = pos(Ok(router.must_publish(keyed("a", "[1, 2]", "k")).await));
+    let again = router.must_publish(keyed("a", "[1,2]", "k")).await;
     assert_eq!(again.results[0].outcome, Ok(Accepted::Durable { pos: first, duplicate: true }));
     assert_eq!(again.idempotency_key.as_deref(), Some("k"));
-    pos(router.try_publish(keyed("b", "[1,2]", "k")).await);
+    pos(Ok(router.must_publish(keyed("b", "[1,2]", "k")).await));
     assert_eq!(refusal(&router, keyed("a", "[1,3]", "k")).await, ErrorKind::Conflict);
     let named = PublishRequest { event: Some("goal".into()), ..keyed("a", "[1,2]", "k") };
     assert_eq!(refusal(&router, named).await, ErrorKind::Conflict);
@@ -70,8 +70,9 @@ async fn a_key_counts_within_its_channel_and_its_body() {
 async fn concurrent_publishes_with_one_key_are_one_event() {
     let directory = tempfile::tempdir().expect("directory");
     let router = TestRouter::open(directory.path()).await;
-    let calls = (0..32).map(|_| router.try_publish(keyed("a", "1", "once")));
-    let answers: Vec<_> = futures::future::join_all(calls).await.into_iter().map(pos).collect();
+    let calls = (0..32).map(|_| router.must_publish(keyed("a", "1", "once")));
+    let answers: Vec<_> =
+        futures::future::join_all(calls).await.into_iter().map(|published| pos(Ok(published))).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     let node = TestNode::attach(&router).await;
     node.follow("a", WantFrom::Start).await;
@@ -162,7 +163,7 @@ async fn an_event_past_its_ttl_is_live_but_not_in_a_replay() {
     let router = TestRouter::open(directory.path()).await;
     let node = TestNode::attach(&router).await;
     node.follow("a", WantFrom::Now).await;
-    pos(router.try_publish(PublishRequest { ttl_ms: Some(1), ..event("a", "1") }).await);
+    pos(Ok(router.must_publish(PublishRequest { ttl_ms: Some(1), ..event("a", "1") }).await));
     router.publish("a", "2").await;
     node.hears("a", &["1", "2"]).await;
     let expires = node.events("a")[0].expires_ms.expect("has a ttl");
@@ -218,6 +219,6 @@ async fn what_is_refused_before_the_log() {
     for (name, expected, request) in table {
         assert_eq!(refusal(&router, request).await, expected, "{name}");
     }
-    pos(router.try_publish(json(format!("\"{}\"", "x".repeat(65_534)))).await);
+    pos(Ok(router.must_publish(json(format!("\"{}\"", "x".repeat(65_534)))).await));
     router.close().await;
 }
