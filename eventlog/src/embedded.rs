@@ -280,7 +280,9 @@ fn recover(records: &Keyspace, meta: &Keyspace, id: PartitionId) -> Result<(u64,
     let (key, value) = last.into_inner()?;
     let damaged = |_| OpenError::Damaged { what: "last record of a partition" };
     let next = codec::offset_of(&key).map_err(damaged)? + 1;
-    let tail = Tail { next: next.max(bounds.next), time_ms: codec::time_of(&value).map_err(damaged)? };
+    let time_ms = codec::time_of(&value).map_err(damaged)?;
+    // It may be one that is forgotten and not yet gone from the store: then the bounds know better.
+    let tail = Tail { next: next.max(bounds.next), time_ms: time_ms.max(bounds.time_ms) };
     Ok((bounds.start, tail))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
+use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions, RetentionMs};
 use tidegate_eventlog::store::{StoreError, open_database};
 use tidegate_eventlog::{AppendError, Appended, EventLog, ReadError};
 use tidegate_vocab::{Offset, PartitionCounts, PartitionId, Topic};
@@ -125,6 +125,33 @@ async fn full_data_directory() {
     };
     assert_eq!(healed.offset, end);
     assert!(log.health().is_ok());
+}
+
+/// Nobody frees space, but the operator keeps records for less long: that is enough.
+#[tokio::test]
+async fn full_data_directory_and_a_shorter_retention() {
+    let Some(root) = own_file_system("full_data_directory_and_a_shorter_retention", "64m") else { return };
+    let (data, reserve) = (root.join("data"), 20 * MIB);
+    let log = open(&data, reserve);
+    let (acked, _) = fill(&log).await;
+    drop(log);
+    let database = open_database(&data, MIB).expect("store opens");
+    let retention = RetentionMs::same(0);
+    let options = EmbeddedOptions {
+        disk_reserve_bytes: reserve,
+        retention,
+        ..EmbeddedOptions::new(PartitionCounts::same(1))
+    };
+    let log = EmbeddedLog::open(database, options).expect("log opens");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let next = loop {
+        match log.append(P, Bytes::new(), value(0)).await {
+            Ok(place) => break place,
+            Err(error) => assert!(Instant::now() < deadline, "still {error}"),
+        }
+    };
+    assert_eq!(next.offset.0, acked.len() as u64);
+    assert!(log.start(P).await.expect("start").0 > 100);
 }
 
 /// Without a reserve a write fails in the middle: nobody is told a lie, what was acked stays readable, and a restart

@@ -3,10 +3,11 @@
 //! Retention's clock is the newest record of the whole log, never the wall clock: a clock that jumps ahead while
 //! nothing is written forgets nothing.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use fjall::PersistMode;
+use fjall::{AbstractTree, PersistMode};
 
 use super::codec;
 use super::disk::Room;
@@ -19,6 +20,10 @@ const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_ROWS: u64 = 1000;
 /// Batches in one round: 100,000 records a second, more than are written.
 const TRIM_BATCHES: usize = 100;
+
+/// Rounds in which room is made after something was forgotten, while the disk is full: the engine lets go of files
+/// only some versions later.
+const FREE_ROUNDS: u32 = 5;
 
 /// Told to stop by whoever closes the log.
 #[derive(Debug, Default)]
@@ -72,20 +77,55 @@ impl Shared {
             self.stop_writing(&error);
             return;
         }
+        match self.trim() {
+            Ok(false) => {}
+            Ok(true) => self.free_rounds.store(FREE_ROUNDS, Ordering::Relaxed),
+            Err(error) => {
+                self.stop_writing(&error);
+                return;
+            }
+        }
+        let rounds = self.free_rounds.load(Ordering::Relaxed);
+        if rounds > 0 && self.check_room(0).is_err() {
+            self.free_rounds.store(rounds - 1, Ordering::Relaxed);
+            if let Err(error) = self.free_room() {
+                tracing::warn!(%error, "could not delete tables of forgotten records");
+            }
+        }
+    }
+
+    /// Forgets what has expired, in all partitions, as far as one round goes; true when there was something.
+    fn trim(&self) -> fjall::Result<bool> {
+        let mut trimmed = false;
         let mut batches = TRIM_BATCHES;
         for partition in &self.partitions {
             while batches > 0 && !matches!(self.gauge.room(0), Room::Exhausted(_)) {
                 batches -= 1;
-                match self.trim_step(partition) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        self.stop_writing(&error);
-                        return;
-                    }
+                let start = partition.start();
+                let more = self.trim_step(partition)?;
+                trimmed |= partition.start() > start;
+                if !more {
+                    break;
                 }
             }
         }
+        Ok(trimmed)
+    }
+
+    /// Deletes the tables that hold nothing but forgotten records, and has memtables flushed, which lets go of the
+    /// files. Compaction would do both in time, but only writes drive it, and on a full disk there are none. What
+    /// this brings back of deleted rows lies below the start.
+    fn free_room(&self) -> fjall::Result<()> {
+        for partition in &self.partitions {
+            let forgotten =
+                codec::record_key(partition.id, 0)..codec::record_key(partition.id, partition.start());
+            self.records.tree.drop_range(forgotten)?;
+        }
+        // An empty memtable is not flushed: something has to be in one.
+        self.meta.insert("upkeep", [])?;
+        self.records.rotate_memtable()?;
+        self.meta.rotate_memtable()?;
+        Ok(())
     }
 
     /// Forgets up to [`TRIM_ROWS`] expired records of one partition; true when there may be more.

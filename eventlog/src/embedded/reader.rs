@@ -22,7 +22,7 @@ impl Shared {
     }
 
     /// Blocks on the disk for at most `max_rows` rows or about `max_bytes` bytes.
-    fn read(
+    pub(super) fn read(
         &self,
         id: PartitionId,
         from: Offset,

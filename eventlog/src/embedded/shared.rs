@@ -4,7 +4,7 @@
 //! store, synced. The start is raised here before a record is deleted, so a reader that finds its offset at or
 //! above the start after reading has read no hole.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ pub(super) struct Shared {
     commit_since: Mutex<Option<Instant>>,
     /// The newest record's time over all partitions: retention's clock.
     newest_ms: AtomicU64,
+    /// Upkeep rounds that may still free room.
+    pub(super) free_rounds: AtomicU32,
 }
 
 impl Shared {
@@ -119,6 +121,7 @@ impl Shared {
             failure: Mutex::new(None),
             commit_since: Mutex::new(None),
             newest_ms: AtomicU64::new(newest_ms),
+            free_rounds: AtomicU32::new(0),
         }
     }
 
