@@ -168,6 +168,8 @@ impl Serving<'_> {
                 }
             },
             Command::Ephemeral(event, answer) => {
+                // What was consumed in this very step goes out first: a node that is behind gets no ephemeral event.
+                self.send_all();
                 let streams = &self.task.streams;
                 let has_room = |stream| streams.get(&stream).is_some_and(super::Stream::has_room);
                 let routed = self.owner.term().map(|_| self.owner.ephemeral(&event, has_room));
