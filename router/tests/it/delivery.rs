@@ -1,5 +1,7 @@
 //! From the log to nodes: order, slow nodes, newer streams.
 
+use std::sync::atomic::Ordering;
+
 use tidegate_link::RouterLink as _;
 use tidegate_router::Api;
 use tidegate_tenure::{Outcome, WantFrom};
@@ -55,13 +57,8 @@ async fn a_slow_node_falls_behind_the_ring_and_catches_up() {
     slow.follow("a", WantFrom::Now).await;
     quick.follow("a", WantFrom::Now).await;
     slow.read(false);
-    let filler = "x".repeat(40_000);
     let count = 700;
-    for first in (0..count).step_by(100) {
-        let items = (first..first + 100).map(|n| Ok(event("a", &format!("\"{n} {filler}\"")))).collect();
-        let results = router.router.publish_batch(Api::Local, items).await.expect("taken");
-        assert!(results.iter().all(Result::is_ok));
-    }
+    publish_large(&router, count).await;
     eventually("the quick node has all", || (quick.events("a").len() == count).then_some(())).await;
     eventually("a tenure is behind", || {
         (router.metric("tidegate_router_tenures_behind") > 0.0).then_some(())
@@ -75,6 +72,44 @@ async fn a_slow_node_falls_behind_the_ring_and_catches_up() {
     assert!(router.metric("tidegate_router_replay_reads_total") > 0.0, "the log was read for it");
     assert!(!slow.is_lost("a") && !slow.is_lost("*"));
     router.close().await;
+}
+
+/// What retention took while the node did not read is told, and the rest comes in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_node_is_told_what_retention_took() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (router, faults) = TestRouter::open_faulty(directory.path()).await;
+    let slow = TestNode::attach(&router).await;
+    slow.follow("a", WantFrom::Now).await;
+    slow.read(false);
+    let count = 700;
+    publish_large(&router, count).await;
+    eventually("a tenure is behind", || {
+        (router.metric("tidegate_router_tenures_behind") > 0.0).then_some(())
+    })
+    .await;
+    let start = 400;
+    faults.start.store(start, Ordering::SeqCst);
+    slow.read(true);
+    let last = || slow.data("a").last().is_some_and(|data| data.starts_with("\"699 ")).then_some(());
+    eventually("the slow node is at the end", last).await;
+    assert!(slow.is_lost("*"));
+    let offsets: Vec<u64> =
+        slow.events("a").iter().filter_map(|event| event.offset).map(|offset| offset.0).collect();
+    let behind = offsets.iter().position(|offset| *offset >= start).expect("some are left");
+    assert!(offsets[behind..].windows(2).all(|pair| pair[0] + 1 == pair[1]), "no hole behind the loss");
+    assert!(offsets[..behind].windows(2).all(|pair| pair[0] + 1 == pair[1]), "no hole before the loss");
+    router.close().await;
+}
+
+/// More than a stream and the ring hold: 40 KB each, in batches.
+async fn publish_large(router: &TestRouter, count: usize) {
+    let filler = "x".repeat(40_000);
+    for first in (0..count).step_by(100) {
+        let items = (first..first + 100).map(|n| Ok(event("a", &format!("\"{n} {filler}\"")))).collect();
+        let results = router.router.publish_batch(Api::Local, items).await.expect("taken");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

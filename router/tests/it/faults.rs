@@ -114,7 +114,7 @@ async fn after_a_foreign_takeover_the_partition_is_taken_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_failing_log_means_to_a_publisher() {
     let directory = tempfile::tempdir().expect("directory");
-    let (router, faults) = TestRouter::open_faulty(directory.path()).await;
+    let (router, faults) = TestRouter::open_impatient(directory.path()).await;
     let reason = || "secret path".to_string();
     let table = [
         (AppendFault::Fails(AppendError::Unavailable { reason: reason() }), ErrorKind::LogUnavailable),
@@ -141,7 +141,7 @@ async fn what_a_failing_log_means_to_a_publisher() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_after_indeterminate_is_one_event() {
     let directory = tempfile::tempdir().expect("directory");
-    let (router, faults) = TestRouter::open_faulty(directory.path()).await;
+    let (router, faults) = TestRouter::open_impatient(directory.path()).await;
     *faults.append.lock().expect("lock") = Some(AppendFault::NeverAnswers);
     let refused = router.try_publish(event("a", "1")).await.expect_err("not answered");
     *faults.append.lock().expect("lock") = None;

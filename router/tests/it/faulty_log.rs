@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     /// Added to the epoch.
     pub(crate) epoch: AtomicU64,
     pub(crate) unhealthy: AtomicBool,
+    /// Of every partition: what lies below is gone, as if retention had taken it.
+    pub(crate) start: AtomicU64,
 }
 
 pub(crate) struct FaultyLog {
@@ -60,7 +62,10 @@ impl EventLog for FaultyLog {
     }
 
     fn start(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>> {
-        self.log.start(partition)
+        Box::pin(async move {
+            let start = self.log.start(partition).await?;
+            Ok(start.max(Offset(self.faults.start.load(Ordering::SeqCst))))
+        })
     }
 
     fn high_watermark(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>> {
@@ -78,6 +83,10 @@ impl EventLog for FaultyLog {
         max_rows: usize,
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Vec<LogRecord>, ReadError>> {
+        let start = Offset(self.faults.start.load(Ordering::SeqCst));
+        if from < start {
+            return Box::pin(async move { Err(ReadError::BelowStart { start }) });
+        }
         self.log.read(partition, from, max_rows, max_bytes)
     }
 

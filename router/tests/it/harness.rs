@@ -53,10 +53,22 @@ impl TestRouter {
 
     /// With a log that fails when told to.
     pub(crate) async fn open_faulty(directory: &Path) -> (Self, Arc<Faults>) {
+        Self::open_faulty_with(directory, |_| {}).await
+    }
+
+    /// As above, and a publish is given up after 300 ms.
+    pub(crate) async fn open_impatient(directory: &Path) -> (Self, Arc<Faults>) {
+        Self::open_faulty_with(directory, |config| config.publish_timeout_ms = 300).await
+    }
+
+    async fn open_faulty_with(
+        directory: &Path,
+        configure: impl FnOnce(&mut RouterConfig),
+    ) -> (Self, Arc<Faults>) {
         let faults = Arc::<Faults>::default();
         let of_log = Arc::clone(&faults);
         let wrap = |log| Arc::new(FaultyLog { log, faults: of_log }) as _;
-        (Self::open_on(directory, |config| config.publish_timeout_ms = 300, wrap).await, faults)
+        (Self::open_on(directory, configure, wrap).await, faults)
     }
 
     async fn open_on(
