@@ -9,7 +9,7 @@ use tidegate_vocab::{Channel, ErrorKind, Problem, UserId};
 use crate::config::AuthConfig;
 
 /// Seconds by which clocks may differ.
-const LEEWAY_SECONDS: u64 = 10;
+pub(crate) const LEEWAY_SECONDS: u64 = 10;
 /// Bytes of a token: what is longer is refused before any cryptography.
 const TOKEN_BYTES_LIMIT: usize = 8 * 1024;
 /// Patterns of one token's `channels` claim.

@@ -187,6 +187,7 @@ impl Gateway {
         let pace = self.shared.config.drain.clone();
         self.shared.is_draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(pace.wait).await;
+        self.shared.is_refusing.store(true, Ordering::Relaxed);
         self.accepting.send_replace(false);
         for shard in &self.shards {
             let _ = shard.send(ToShard::Drain { window: pace.window }).await;

@@ -3,9 +3,11 @@
 use http::HeaderMap;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use tidegate_vocab::{ErrorKind, Problem};
+
+use crate::config::GatewayConfig;
 
 /// The origin of the page that asks, already allowed.
 pub(crate) type AllowedOrigin = Option<HeaderValue>;
@@ -22,6 +24,35 @@ pub(crate) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<AllowedOr
         Some(text) if allowed.iter().any(|pattern| matches(pattern, text)) => Ok(Some(origin.clone())),
         _ => Err(Problem::new(ErrorKind::Forbidden, "this page's origin is not in cors.allowed_origins")),
     }
+}
+
+/// Where no token is needed, a page of any site could read events by letting its own name resolve to this server (DNS
+/// rebinding): its requests are of the same origin and carry no `Origin`. So the name has to be one that is ours.
+///
+/// # Errors
+/// When connections need no proof and `Host` is neither an address, nor `localhost`, nor the host of an allowed origin.
+pub(crate) fn check_host(headers: &HeaderMap, config: &GatewayConfig) -> Result<(), Problem> {
+    if !(config.auth.anonymous || config.auth.insecure) {
+        return Ok(());
+    }
+    let Some(host) = headers.get(HOST) else { return Ok(()) };
+    let name = host.to_str().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => name,
+    };
+    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    let is_allowed = |origin: &String| {
+        let host = origin.split_once("://").map_or(origin.as_str(), |(_, host)| host);
+        host.split(':').next() == Some(name)
+    };
+    if is_address || name.eq_ignore_ascii_case("localhost") || config.allowed_origins.iter().any(is_allowed) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ErrorKind::Forbidden,
+        "this host name is not ours: where no token is needed, add it to cors.allowed_origins",
+    ))
 }
 
 /// `scheme://host[:port]` exactly; `scheme://host:*` with any port or none.

@@ -144,7 +144,8 @@ fn cursor(parts: &Parts, if_none_match: Option<&str>) -> CursorParam {
         },
         None => query(parts, "cursor")
             .filter(|text| !text.is_empty())
-            .or_else(|| if_none_match.map(str::to_owned)),
+            // A tag may be another's, or altered on its way: it is a cursor only if it is one.
+            .or_else(|| if_none_match.filter(|tag| Cursor::parse(tag).is_ok()).map(str::to_owned)),
     };
     match text {
         None => CursorParam::None,

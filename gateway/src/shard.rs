@@ -31,7 +31,7 @@ use tidegate_vocab::{LogEpoch, Offset};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::clock::TICK_MS;
+use crate::clock::{TICK_MS, ticks};
 use crate::shared::Shared;
 use conn::{Conn, Mode, Phase, Progress};
 use item::{NodeCommand, ShardItem, SharedEvent};
@@ -152,13 +152,13 @@ impl Shard {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                biased;
+                biased; // Ticks first: what is due must not wait for a queue that is never empty.
+                _ = ticks.tick() => self.state.borrow_mut().tick(),
                 message = inbox.recv() => match message {
                     Some(ToShard::Items(items)) => self.state.borrow_mut().deliver(items),
                     Some(ToShard::Drain { window }) => self.state.borrow_mut().begin_drain(window),
                     None => return,
                 },
-                _ = ticks.tick() => self.state.borrow_mut().tick(),
             }
         }
     }
@@ -223,7 +223,9 @@ impl State {
         let conn = self.conns.try_remove(idx as usize)?;
         let transport = conn.transport().as_str();
         self.shared.metrics.connections.with_label_values(&[transport]).dec();
-        self.shared.metrics.closed.with_label_values(&[transport, reason]).inc();
+        if conn.phase == Phase::Open {
+            self.shared.metrics.closed.with_label_values(&[transport, reason]).inc();
+        }
         self.shared.metrics.outbox_bytes.sub(conn.queued_bytes() as i64);
         conn.wake();
         Some(conn)
@@ -243,6 +245,11 @@ impl State {
         conn.wrote_tick = tick;
         let after = conn.queued_bytes();
         self.account(idx, before, after, sent);
+        if after > self.shared.config.outbox_bytes_limit {
+            self.remove(idx, "slow"); // Answers to a client that does not read them: nothing more to say.
+        } else if after > 0 {
+            self.arm(idx, ticks(self.shared.config.outbox_age_limit.as_millis() as u64));
+        }
     }
 
     /// Notes what a send did, and ends the connection if its socket is broken.

@@ -25,7 +25,10 @@ pub(crate) struct Shared {
     pub(crate) everyone: Channel,
     /// Sockets beyond which requests are refused: the configured limit, or what the file limit leaves.
     pub(crate) sockets_limit: usize,
+    /// A drain has begun: not ready any more.
     pub(crate) is_draining: AtomicBool,
+    /// The drain's wait is over: no new connection.
+    pub(crate) is_refusing: AtomicBool,
     sockets: Arc<AtomicUsize>,
     sequence: AtomicU64,
 }
@@ -55,6 +58,7 @@ impl Shared {
             everyone: Channel::everyone(),
             sockets_limit: parts.sockets_limit,
             is_draining: AtomicBool::new(false),
+            is_refusing: AtomicBool::new(false),
             sockets: Arc::new(AtomicUsize::new(0)),
             sequence: AtomicU64::new(1),
         }
@@ -73,6 +77,10 @@ impl Shared {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.is_refusing.load(Ordering::Relaxed)
     }
 
     /// The next connection's number.

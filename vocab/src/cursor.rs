@@ -17,6 +17,10 @@ use crate::position::{LogEpoch, Offset};
 
 const VERSION: u8 = 1;
 
+/// Stands for a topic whose positions count in different epochs, as can be for a moment while one replaces another. No
+/// log has it, so such a cursor is answered `lost: epoch`: told too often rather than skipped in silence.
+const MIXED: LogEpoch = LogEpoch(u64::MAX);
+
 /// The entries of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CursorSection {
@@ -71,7 +75,13 @@ impl Cursor {
             self.fingerprints.insert(at, fingerprint);
         }
         let section = match self.sections.binary_search_by_key(&partition.topic, |section| section.topic) {
-            Ok(at) => &mut self.sections[at],
+            Ok(at) => {
+                let section = &mut self.sections[at];
+                if section.epoch != epoch {
+                    section.epoch = MIXED;
+                }
+                section
+            }
             Err(at) => {
                 self.sections
                     .insert(at, CursorSection { topic: partition.topic, epoch, entries: Vec::new() });

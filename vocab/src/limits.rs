@@ -72,8 +72,8 @@ pub const IDEMPOTENCY_WINDOW_OFFSETS: u64 = 65_536;
 pub const APPEND_QUEUE_LIMIT: usize = 8192;
 /// Commands that the shards may have queued to the gateway's node task.
 pub const NODE_QUEUE_LIMIT: usize = 65_536;
-/// Batches that may wait for one shard.
-pub const SHARD_QUEUE_LIMIT: usize = 1024;
+/// Batches (of at most 256 frames) that may wait for one shard: what waits beyond that waits in the stream, by bytes.
+pub const SHARD_QUEUE_LIMIT: usize = 8;
 /// Free bytes on the data directory's file system below which publishes are refused.
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files that a process keeps free of client connections: logs, stores, listeners.

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tidegate_link::UpstreamMessage;
 use tidegate_vocab::{ErrorKind, Problem, limits};
 use tidegate_wire::object;
@@ -43,7 +43,16 @@ pub(super) async fn handle(
         Ok(origin) => origin,
         Err(refusal) => return Ok(answer::problem(shared, &refusal, &None)),
     };
+    if let Err(refusal) = origin::check_host(&parts.headers, &shared.config) {
+        return Ok(answer::problem(shared, &refusal, &origin));
+    }
     let answer = match (parts.uri.path(), &parts.method) {
+        // What follows such a head may be a body or a request: a proxy and we might not agree which.
+        ("/v1/events", &Method::GET) if !body.is_end_stream() => {
+            let refusal = Problem::new(ErrorKind::BadRequest, "a GET of events has no body");
+            let close = vec![(CONNECTION, HeaderValue::from_static("close"))];
+            answer::with_headers(answer::problem(shared, &refusal, &origin), close)
+        }
         ("/v1/events", &Method::GET) => match events(shared, &parts, is_over_limit, &origin) {
             Ok(takeover) => {
                 *slot.borrow_mut() = Some(*takeover);
@@ -103,7 +112,7 @@ fn events(
         let refusal = Problem::new(ErrorKind::Overloaded, "the node holds as many connections as it may");
         return Err(refuse(&refusal.retry_after_ms(RETRY_MS)));
     }
-    if shared.is_draining() {
+    if shared.is_refusing() {
         return Err(refuse(
             &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(RETRY_MS),
         ));

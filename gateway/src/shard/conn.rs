@@ -129,7 +129,7 @@ impl Conn {
             .outbox
             .get_or_insert_with(|| Box::new(Outbox { queue: VecDeque::new(), bytes: 0, since_tick: tick }));
         outbox.bytes += bytes.len();
-        outbox.queue.push_back(bytes);
+        outbox.queue.push_back((bytes, tick));
         self.wake();
     }
 
@@ -137,18 +137,18 @@ impl Conn {
     ///
     /// # Errors
     /// When the socket is broken.
-    pub(crate) fn flush(&mut self, tick: u32) -> io::Result<usize> {
+    pub(crate) fn flush(&mut self) -> io::Result<usize> {
         let mut total = 0;
         while let Some(outbox) = &mut self.outbox {
             let slices: Vec<IoSlice<'_>> =
-                outbox.queue.iter().take(SLICES_LIMIT).map(|bytes| IoSlice::new(bytes)).collect();
+                outbox.queue.iter().take(SLICES_LIMIT).map(|(bytes, _)| IoSlice::new(bytes)).collect();
             let written = match self.stream.try_write_vectored(&slices) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             };
             total += written;
-            outbox.advance(written, tick);
+            outbox.advance(written);
             if outbox.queue.is_empty() {
                 self.outbox = None;
             }
@@ -160,20 +160,18 @@ impl Conn {
 /// What waits for a slow socket. Exists only while something does.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Bytes>,
+    /// The bytes, and since when they have waited.
+    queue: VecDeque<(Bytes, u32)>,
     pub(crate) bytes: usize,
-    /// Since when its first byte has waited, or when the socket last took some.
+    /// Since when its first byte has waited.
     pub(crate) since_tick: u32,
 }
 
 impl Outbox {
-    fn advance(&mut self, mut written: usize, tick: u32) {
-        if written > 0 {
-            self.since_tick = tick;
-        }
+    fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        while written > 0 {
-            let Some(front) = self.queue.front_mut() else { return };
+        while let Some((front, since_tick)) = self.queue.front_mut() {
+            self.since_tick = *since_tick;
             if front.len() > written {
                 front.advance(written);
                 return;

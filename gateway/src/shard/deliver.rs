@@ -44,6 +44,7 @@ impl State {
                 }
                 ShardItem::History { want, outcome, partition, epoch, rows } => {
                     self.on_history(want, outcome, partition, epoch, rows);
+                    self.flush_pending(); // So that the next chunk sees what this one left in the outbox.
                 }
                 ShardItem::Established { want, outcome, epoch, upto } => {
                     self.on_established(want, outcome, epoch, upto);

@@ -91,11 +91,12 @@ impl State {
         let Some(&(idx, _, channel)) = self.wants.get(&want) else { return };
         let first = rows.first().and_then(|row| row.offset).unwrap_or_default();
         self.note_outcome(idx, channel, outcome, Some((epoch, first)));
-        let is_paused = self.conns[idx as usize].queued_bytes() > HISTORY_PAUSE_BYTES;
-        if is_paused {
+        let pause_bytes = HISTORY_PAUSE_BYTES.min(self.shared.config.outbox_bytes_limit / 4);
+        if self.conns[idx as usize].queued_bytes() > pause_bytes {
             self.stall(idx, channel, want, epoch, first);
             return;
         }
+        self.tell_if_known(idx); // A channel's `state` comes before its events.
         for row in rows {
             let Some(offset) = row.offset else { continue };
             let is_poll = self.conns[idx as usize].mode == Mode::Poll;
@@ -155,15 +156,20 @@ impl State {
         let Some((idx, generation, channel)) = self.wants.remove(&want) else { return };
         let part = self.table.entry(channel).part;
         self.parts[part].epoch.get_or_insert(epoch);
-        let was_told_recovered = self
-            .sub(idx, channel)
-            .is_some_and(|sub| sub.told && !matches!(sub.outcome, Some(Outcome::Lost(_))));
+        let (had_begun_well, was_told) = self.sub(idx, channel).map_or((false, false), |sub| {
+            (sub.outcome.is_some_and(|outcome| !matches!(outcome, Outcome::Lost(_))), sub.told)
+        });
         self.note_outcome(idx, channel, outcome, Some((epoch, upto)));
         if let Some(sub) = self.sub(idx, channel) {
             sub.progress = Progress::Live { from: upto };
         }
-        if let (Outcome::Lost(reason), true) = (outcome, was_told_recovered) {
-            self.tell_gap(idx, channel, reason); // Evicted while it was being replayed.
+        if let (Outcome::Lost(reason), true) = (outcome, had_begun_well) {
+            // Evicted while it was being replayed: what was said is taken back, or was not said yet.
+            if was_told {
+                self.tell_gap(idx, channel, reason);
+            } else if let Some(sub) = self.sub(idx, channel) {
+                sub.outcome = Some(outcome);
+            }
         }
         self.tell_if_known(idx);
         if self.conns[idx as usize].mode == Mode::Poll {
@@ -289,10 +295,15 @@ impl State {
                 if let Some(sub) = self.sub(idx, channel) {
                     if let Progress::Live { from } = &mut sub.progress {
                         *from = Offset(0);
+                        sub.outcome = Some(Outcome::Lost(LostReason::Epoch)); // What a waiting poll answers with.
                     }
                     sub.start = None;
                 }
-                self.tell_gap(idx, channel, LostReason::Epoch);
+                if self.conns[idx as usize].mode == Mode::Poll {
+                    self.pending.push((idx, Out::Poll));
+                } else {
+                    self.tell_gap(idx, channel, LostReason::Epoch);
+                }
             }
         }
     }

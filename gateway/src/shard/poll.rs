@@ -93,7 +93,7 @@ impl State {
             .unwrap_or_default();
         let Some(conn) = self.take(idx, "answered") else { return };
         debug_assert_eq!(conn.mode, Mode::Poll);
-        let keep_alive = poll.keep_alive && !self.shared.is_draining();
+        let keep_alive = poll.keep_alive && !self.shared.is_refusing();
         let response = response(&poll, &cursor, &told, keep_alive);
         self.shared.metrics.bytes_out.inc_by(response.len() as u64);
         if let Some(shard) = self.shard.upgrade() {

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use super::conn::{Conn, Mode, Phase, Poll as PollAnswer};
 use super::table::ConnIdx;
 use super::{Shard, State};
-use crate::auth::Identity;
+use crate::auth::{Identity, LEEWAY_SECONDS};
 use crate::clock::{ticks, unix_ms};
 use crate::request::{EventsRequest, Transport};
 use crate::shared::Permit;
@@ -103,7 +103,9 @@ impl State {
         let idx = self.conns.vacant_key() as ConnIdx;
         let (set, place) = self.table.join(&names, idx);
         let expires_tick = identity.expires_s.map_or(0, |expires_s| {
-            now.saturating_add(ticks(expires_s.saturating_mul(1_000).saturating_sub(unix_ms())).max(1))
+            now.saturating_add(
+                ticks((expires_s + LEEWAY_SECONDS).saturating_mul(1_000).saturating_sub(unix_ms())).max(1),
+            )
         });
         self.conns.insert(Box::new(Conn {
             stream,
@@ -203,7 +205,7 @@ impl State {
                 Poll::Pending => return,
             }
             let before = conn.queued_bytes();
-            let flushed = conn.flush(tick);
+            let flushed = conn.flush();
             conn.wrote_tick = tick;
             let after = conn.queued_bytes();
             self.account(idx, before, after, flushed);
@@ -277,14 +279,14 @@ impl State {
                 Action::Close(code) => {
                     let echo = code.map_or_else(ws::frame::close_empty, |code| ws::frame::close(code, ""));
                     self.send_now(idx, &echo);
-                    self.begin_closing(idx);
+                    self.begin_closing(idx, "client_closed");
                 }
             }
         }
         if let Err(violation) = result {
             self.shared.metrics.frames_invalid.with_label_values(&[violation.label()]).inc();
             self.send_now(idx, &ws::frame::close(violation.close_code(), violation.reason()));
-            self.begin_closing(idx);
+            self.begin_closing(idx, violation.label());
         }
     }
 }

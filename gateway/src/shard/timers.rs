@@ -40,7 +40,9 @@ impl State {
         let now = self.tick_now();
         let Some(conn) = self.conns.get_mut(idx as usize) else { return };
         let tick = now.saturating_add(delay);
-        if conn.due_tick > now && conn.due_tick <= tick {
+        // An entry counts until the wheel has passed it, which may be later than the clock has.
+        let is_set = conn.due_tick > self.wheel.now();
+        if conn.phase == Phase::Closing || (is_set && conn.due_tick <= tick) {
             return;
         }
         conn.due_tick = self.wheel.set(idx, conn.generation, tick);
@@ -76,7 +78,11 @@ impl State {
             return;
         };
         let Some(poll) = &opening.poll else { return };
-        let next = if now < opening.grace_tick { opening.grace_tick } else { poll.deadline_tick };
+        let mut next = if now < opening.grace_tick { opening.grace_tick } else { poll.deadline_tick };
+        let expires_tick = self.conns.get(idx as usize).map_or(0, |conn| conn.expires_tick);
+        if expires_tick != 0 {
+            next = next.min(expires_tick);
+        }
         self.arm(idx, next.saturating_sub(now));
     }
 
@@ -101,11 +107,15 @@ impl State {
             next = next.min(conn.pinged_tick + pong);
         }
         let quiet = now.saturating_sub(conn.wrote_tick);
-        if quiet >= ping && conn.outbox.is_none() {
-            self.ping(idx, now);
+        let cursor_interval = ticks(self.shared.config.cursor_interval.as_millis() as u64);
+        let is_cursor_due = now.saturating_sub(conn.cursor_tick) >= cursor_interval;
+        if conn.outbox.is_some() {
+            // Not quiet: it has not read yet what it was sent. Its age is looked at below.
+        } else if quiet >= ping || is_cursor_due {
+            self.ping(idx, now, is_cursor_due);
             next = next.min(now + pong);
         } else {
-            next = next.min(conn.wrote_tick + ping);
+            next = next.min(conn.wrote_tick + ping).min(conn.cursor_tick + cursor_interval);
         }
         if let Some(conn) = self.conns.get(idx as usize) {
             if let Some(outbox) = &conn.outbox {
@@ -120,12 +130,10 @@ impl State {
     }
 
     /// Keeps a quiet connection alive; with the cursor when it has not been sent for long (TENURES, rule 13).
-    fn ping(&mut self, idx: ConnIdx, now: u32) {
+    fn ping(&mut self, idx: ConnIdx, now: u32, is_cursor_due: bool) {
         let Some(conn) = self.conns.get(idx as usize) else { return };
         let Mode::Stream(framing) = conn.mode else { return };
-        let cursor_due = now.saturating_sub(conn.cursor_tick)
-            >= ticks(self.shared.config.cursor_interval.as_millis() as u64);
-        let cursor = cursor_due.then(|| self.conn_cursor(idx));
+        let cursor = is_cursor_due.then(|| self.conn_cursor(idx));
         let mut frame = Vec::with_capacity(64);
         object::frame_ping(framing, cursor.as_deref(), &mut frame);
         if framing == Framing::WebSocket && cursor.is_some() {
@@ -151,8 +159,10 @@ impl State {
             self.answer_poll(idx);
             return;
         };
-        let (transport, is_stuck) = (conn.transport().as_str(), conn.outbox.is_some());
-        self.shared.metrics.closed.with_label_values(&[transport, problem.kind.as_str()]).inc();
+        if conn.outbox.is_some() && problem.kind == ErrorKind::SlowConsumer {
+            self.remove(idx, problem.kind.as_str()); // It would not read the reason either.
+            return;
+        }
         let mut frame = Vec::with_capacity(160);
         if let Some(opening) = self.conns.get_mut(idx as usize).and_then(|conn| conn.opening.as_mut()) {
             opening.held.clear();
@@ -172,20 +182,19 @@ impl State {
             frame.extend_from_slice(&ws::frame::close(code, reason));
         }
         object::frame_end(framing, &mut frame);
-        if is_stuck && problem.kind == ErrorKind::SlowConsumer {
-            self.remove(idx, "slow");
-            return;
-        }
         self.unfollow(idx);
         self.send_now(idx, &frame);
-        self.begin_closing(idx);
+        self.begin_closing(idx, problem.kind.as_str());
     }
 
     /// Nothing more is said: once the last bytes are out, our side is shut and the client has a moment to end its own.
-    pub(super) fn begin_closing(&mut self, idx: ConnIdx) {
+    pub(super) fn begin_closing(&mut self, idx: ConnIdx, reason: &str) {
         self.unfollow(idx);
         let now = self.tick_now();
-        let Some(conn) = self.conns.get_mut(idx as usize) else { return };
+        let Some(conn) = self.conns.get_mut(idx as usize).filter(|conn| conn.phase == Phase::Open) else {
+            return;
+        };
+        self.shared.metrics.closed.with_label_values(&[conn.transport().as_str(), reason]).inc();
         conn.phase = Phase::Closing;
         conn.due_tick = self.wheel.set(idx, conn.generation, now + ticks(CLOSING_MS));
         conn.wake();

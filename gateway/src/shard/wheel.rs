@@ -23,6 +23,11 @@ impl Wheel {
         Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), now }
     }
 
+    /// The tick that it has reached.
+    pub(crate) fn now(&self) -> u32 {
+        self.now
+    }
+
     /// Sets an entry for `tick`, at the earliest the next and at the latest a round from now; returns its tick.
     pub(crate) fn set(&mut self, conn: u32, generation: u32, tick: u32) -> u32 {
         let tick = tick.clamp(self.now + 1, self.now + SLOTS - 1);

@@ -95,3 +95,17 @@ proptest! {
         }
     }
 }
+
+/// While a topic is replaced, one channel may count in the old log and another in the new one. A cursor that gave both
+/// the same epoch would skip what the new log holds below the old offset.
+#[test]
+fn positions_of_two_epochs_are_answered_lost() {
+    let other = LogEpoch(7);
+    let mut cursor = Cursor::default();
+    cursor.cover(&channel("a"), events(0), other, Offset(5));
+    cursor.cover(&channel("b"), events(1), EPOCH, Offset(5_000));
+    cursor.cover(&channel("c"), events(2), EPOCH, Offset(1));
+    let (epoch, _) = cursor.position(events(1)).expect("a section");
+    assert!(epoch != EPOCH && epoch != other);
+    assert_eq!(Cursor::parse(&cursor.encode()), Ok(cursor));
+}
