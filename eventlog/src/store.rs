@@ -1,9 +1,10 @@
 //! The embedded store that the log and the history share: opening it, its sizes, what its errors mean.
 //!
 //! Owns nothing at run time. One `fjall::Database` is one directory with one journal: a batch over several
-//! keyspaces is atomic, and what a crash leaves is a prefix of the batches. The sizes here keep what the store
-//! writes in the background (a flush, a compaction into the first level) within the disk reserve, because the
-//! store cannot be written any more after one of these failed.
+//! keyspaces is atomic, and what a crash leaves is a prefix of the batches. A synced batch holds the journal until
+//! it is on the disk, so whoever writes to the same store waits for that: a log and a history do better in two.
+//! The sizes here keep what the store writes in the background (a flush, a compaction into the first level) within
+//! the disk reserve, because the store cannot be written any more after one of these failed.
 
 pub(crate) mod journal;
 #[cfg(test)]

@@ -143,6 +143,7 @@ impl Shared {
     }
 
     pub(super) fn epoch(&self, topic: Topic) -> LogEpoch {
+        // invariant: `meta::open` answers for every topic in the order of their numbers
         let id = &self.topics[topic as usize].id;
         LogEpoch::derive(topic, id, self.counts.of(topic), &self.epoch_salt)
     }

@@ -102,6 +102,7 @@ impl Writer {
         let mut batch = shared.database.batch().durability(Some(PersistMode::SyncData));
         let mut places = Vec::with_capacity(pending.len());
         for record in pending {
+            // invariant: the index comes from `Shared::index`, and there is one tail for each partition
             let tail = &mut tails[record.index];
             let time_ms = tail.time_ms.max(now_ms);
             let key = codec::record_key(shared.partitions[record.index].id, tail.next);
