@@ -29,7 +29,7 @@ use health::Health;
 use shutdown::Shutdown;
 
 /// Between two looks at the roles.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a process did not start, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -33,11 +33,14 @@ impl Health {
             if *state == State::Draining || *state == next {
                 return false;
             }
+            let was_ready = *state == State::Running(Vec::new());
             match &next {
-                State::Running(reasons) if !reasons.is_empty() => {
-                    tracing::warn!(reasons = reasons.join("; "), "not ready");
+                State::Running(reasons) if reasons.is_empty() => tracing::info!("ready"),
+                State::Running(reasons) if was_ready => {
+                    tracing::warn!(reasons = reasons.join("; "), "not ready any more");
                 }
-                _ => tracing::info!("ready"),
+                State::Running(reasons) => tracing::debug!(reasons = reasons.join("; "), "not ready yet"),
+                State::Draining => {} // Only `drain` says so.
             }
             *state = next;
             true
@@ -47,7 +50,7 @@ impl Health {
     /// From now on the process is not ready.
     pub(super) fn drain(&self) {
         self.state.send_replace(State::Draining);
-        tracing::info!("not ready any more: shutting down");
+        tracing::info!("not ready from now on: shutting down");
     }
 
     /// Completes when the process is ready.

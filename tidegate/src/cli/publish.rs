@@ -43,6 +43,7 @@ pub(super) struct PublishArgs {
     /// The channel, such as score:42
     channel: Option<String>,
     /// One JSON value; `-` reads standard input
+    #[arg(allow_negative_numbers = true)]
     data: Option<String>,
     /// The event's own name; Server-Sent Events dispatch by it
     #[arg(long, value_name = "NAME", default_value = "message")]
@@ -53,7 +54,7 @@ pub(super) struct PublishArgs {
     /// Every connection there is
     #[arg(long)]
     everyone: bool,
-    /// DATA is text: send it as a JSON string
+    /// DATA is text: send it as a JSON string, without a line break at its end
     #[arg(long, conflicts_with = "binary")]
     text: bool,
     /// DATA is bytes: clients see them as `data_b64`
@@ -165,6 +166,7 @@ fn request(args: &PublishArgs, data: Option<&[u8]>, n: u64) -> Result<PublishReq
         Some(bytes) if args.text => {
             let text =
                 std::str::from_utf8(bytes).map_err(|_| Failure::usage("DATA is not UTF-8: pass --binary"))?;
+            let text = text.strip_suffix('\n').unwrap_or(text);
             Payload::Json(serde_json::Value::from(text).to_string())
         }
         Some(bytes) => Payload::Json(json(bytes)?),
@@ -252,10 +254,11 @@ mod tests {
         let payload =
             |line: &[&str], data: Option<&[u8]>| request(&args(line), data, 3).map(|built| built.payload);
         assert_eq!(payload(&["c"], None).expect("valid"), Some(Payload::Json("{\"n\":3}".into())));
-        let text = payload(&["c", "--text"], Some(b"a\"b")).expect("valid");
+        let text = payload(&["c", "--text"], Some(b"a\"b\n")).expect("valid");
         assert_eq!(text, Some(Payload::Json("\"a\\\"b\"".into())));
         let binary = payload(&["c", "--binary"], Some(&[0xff])).expect("valid");
         assert_eq!(binary, Some(Payload::Binary(vec![0xff].into())));
+        assert_eq!(args(&["c", "-1"]).data.as_deref(), Some("-1"));
         let failure = payload(&["c"], Some(b"hello")).expect_err("not JSON");
         assert!(failure.code == 2 && failure.text.contains("--text"), "{failure:?}");
     }
