@@ -236,13 +236,14 @@ impl App {
     }
 }
 
-/// Opens the store and what lies in it. Blocks on the disk.
+/// Opens the log and the history, each a store of its own: the engine holds its journal while it syncs, and history
+/// writes, which need no sync, would wait for it. Blocks on the disk.
 fn open(config: &Config) -> Result<(Arc<EmbeddedLog>, Arc<HistoryStore>), BuildError> {
     let data_dir = || config.data_dir.clone();
-    let database = store::open_database(&config.data_dir, config.cache_bytes)?;
-    let log = EmbeddedLog::open(database.clone(), log_options(&config.log))
+    let database = |name| store::open_database(&config.data_dir.join(name), config.cache_bytes / 2);
+    let log = EmbeddedLog::open(database("log")?, log_options(&config.log))
         .map_err(|source| BuildError::Log { data_dir: data_dir(), source })?;
-    let store = HistoryStore::open(database, history::options(&config.history))
+    let store = HistoryStore::open(database("history")?, history::options(&config.history))
         .map_err(|source| BuildError::History { data_dir: data_dir(), source })?;
     Ok((log, Arc::new(store)))
 }

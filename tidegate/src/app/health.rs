@@ -1,15 +1,23 @@
 //! Whether the process can take traffic: what the roles said when last looked at, or that it is being drained.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::admin::{Heartbeat, Readiness};
 
+/// A start that takes longer than this is worth a word.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 /// See the module. Cloning shares it.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     state: Arc<watch::Sender<State>>,
+    started: Instant,
+    /// It has been ready once, or it was said why it is not.
+    start_is_told: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +31,19 @@ enum State {
 impl Health {
     /// Of a process that has just begun.
     pub(super) fn new() -> Self {
-        Self { state: Arc::new(watch::Sender::new(State::Running(vec!["starting".into()]))) }
+        Self {
+            state: Arc::new(watch::Sender::new(State::Running(vec!["starting".into()]))),
+            started: Instant::now(),
+            start_is_told: Arc::default(),
+        }
     }
 
     /// Notes why the process cannot take traffic; an empty list means that it can.
     pub(super) fn set(&self, reasons: Vec<String>) {
+        let is_due = reasons.is_empty() || self.started.elapsed() > START_PATIENCE;
+        if is_due && !self.start_is_told.swap(true, Ordering::Relaxed) && !reasons.is_empty() {
+            tracing::warn!(reasons = reasons.join("; "), "not ready yet");
+        }
         self.state.send_if_modified(|state| {
             let next = State::Running(reasons);
             if *state == State::Draining || *state == next {
