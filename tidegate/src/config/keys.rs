@@ -169,11 +169,11 @@ settings! {
         /// Free space on the data directory's file system below which publishes are refused, at least 64MiB.
         disk_reserve: Size = r#""64MiB""#;
     }
-    /// The embedded store of log and history.
+    /// The embedded stores of log and history.
     store: Store {
         /// The data directory; empty is `$XDG_DATA_HOME/tidegate/dev`, or `~/.local/share/tidegate/dev`.
         data_dir: String = r#""""#;
-        /// Memory for blocks read from disk.
+        /// Memory for blocks read from disk, half for the log and half for the history.
         cache_size: Size = r#""32MiB""#;
     }
     /// What happens on SIGTERM: not ready, wait, then close all connections over the window.
