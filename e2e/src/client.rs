@@ -34,7 +34,11 @@ pub struct Tour {
 impl Tour {
     /// Begins, and ends when all of the goal was seen. Its first connection is up once `ready` says so.
     #[must_use]
-    pub fn start(self, goal: watch::Receiver<Option<Goal>>, ready: watch::Sender<usize>) -> JoinHandle<Record> {
+    pub fn start(
+        self,
+        goal: watch::Receiver<Option<Goal>>,
+        ready: watch::Sender<usize>,
+    ) -> JoinHandle<Record> {
         tokio::spawn(self.run(goal, ready))
     }
 
@@ -43,7 +47,8 @@ impl Tour {
         let mut follow = self.follow;
         for number in 0.. {
             let transport = self.transports[number % self.transports.len()];
-            let cut_after = if self.cuts.is_empty() { usize::MAX } else { self.cuts[number % self.cuts.len()] };
+            let cut_after =
+                if self.cuts.is_empty() { usize::MAX } else { self.cuts[number % self.cuts.len()] };
             let mut follower = Follower::reopen(self.address, transport, &follow).await;
             record.connected();
             let mut count = 0;

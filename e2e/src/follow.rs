@@ -112,7 +112,7 @@ impl Follow {
     pub(crate) fn request(&self, transport: Transport, cursor: Option<&str>) -> String {
         let mut query: Vec<String> =
             self.channels.iter().map(|name| format!("channel={}", percent_encoded(name))).collect();
-        let mut lines = vec!["host: tidegate.test".to_owned()];
+        let mut lines = vec!["host: localhost".to_owned()];
         lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         query.extend(self.user.iter().map(|user| format!("user={}", percent_encoded(user))));
         query.extend(self.since.iter().map(|since| format!("since={since}")));
@@ -132,9 +132,7 @@ impl Follow {
             Transport::Sse => lines.push("accept: text/event-stream".to_owned()),
             Transport::Ndjson => lines.push("accept: application/x-ndjson".to_owned()),
             Transport::LongPoll => query.push("wait=25s".to_owned()),
-            Transport::ShortPoll => {
-                lines.extend(cursor.map(|cursor| format!("if-none-match: \"{cursor}\"")));
-            }
+            Transport::ShortPoll => {}
         }
         if !self.query.is_empty() {
             query.push(self.query.clone());

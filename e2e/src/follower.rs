@@ -82,9 +82,9 @@ impl Follower {
             Transport::WebSocket => {
                 WebSocketSide::open(address, follow).await?.map(|side| Side::WebSocket(Box::new(side)))
             }
-            Transport::Sse | Transport::Ndjson => StreamSide::open(address, transport, follow)
-                .await?
-                .map(|side| Side::Stream(Box::new(side))),
+            Transport::Sse | Transport::Ndjson => {
+                StreamSide::open(address, transport, follow).await?.map(|side| Side::Stream(Box::new(side)))
+            }
             Transport::LongPoll | Transport::ShortPoll => {
                 Ok(Side::Poll(Box::new(PollSide::open(address, transport, follow).await?)))
             }

@@ -7,7 +7,7 @@ use tidegate_wire::chunked;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::eventually::PATIENCE;
+use crate::eventually::{PATIENCE, QUIET};
 
 /// A socket and what was read from it and not used yet. Reading is cancel-safe: nothing is used before it is whole.
 #[derive(Debug)]
@@ -165,6 +165,24 @@ impl HttpConn {
         }
     }
 
+    /// The rest of the answer whose head this is.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub async fn rest_of(&mut self, head: Head) -> io::Result<Response> {
+        let mut at_end = false;
+        loop {
+            if let Some((body, used)) = body(&head, &self.buffer, at_end) {
+                self.buffer.drain(..used);
+                return Ok(Response { head, body });
+            }
+            if at_end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            at_end = !self.read_more().await?;
+        }
+    }
+
     /// The next answer.
     ///
     /// # Errors
@@ -193,6 +211,27 @@ impl HttpConn {
         let reading = async { while matches!(self.read_more().await, Ok(true)) {} };
         tokio::time::timeout(PATIENCE, reading).await.expect("the server closes the connection");
         self.take_buffer()
+    }
+
+    /// Reads until the server closes, or stays silent after so many answers.
+    ///
+    /// # Panics
+    /// When neither is so within [`PATIENCE`].
+    pub async fn until_closed_or_answered(&mut self, answers: usize) -> Vec<u8> {
+        let begun = std::time::Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", String::from_utf8_lossy(&self.buffer));
+            match tokio::time::timeout(QUIET, self.read_more()).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => return self.take_buffer(),
+                Err(_) => {
+                    let count = self.buffer.windows(9).filter(|window| window == b"HTTP/1.1 ").count();
+                    if count >= answers {
+                        return self.take_buffer();
+                    }
+                }
+            }
+        }
     }
 
     async fn read_on(&mut self) -> io::Result<()> {
@@ -255,7 +294,7 @@ pub async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], bod
 /// A well-formed request.
 #[must_use]
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: tidegate.test\r\n");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }

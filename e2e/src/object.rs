@@ -96,6 +96,9 @@ impl Event {
     #[must_use]
     pub fn offset(&self) -> u64 {
         let pos = self.pos.as_deref().expect("a position");
-        pos.rsplit('.').next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no position: {pos}"))
+        pos.rsplit('.')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("no position: {pos}"))
     }
 }

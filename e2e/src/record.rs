@@ -80,7 +80,9 @@ impl Record {
                     assert!(before < seen.offset, "in order, and once; {at} came after {before}");
                 }
                 let newest = newest.entry(&seen.channel).or_insert(0);
-                if *newest >= seen.offset && self.connections[..number].iter().flatten().any(|old| old == seen) {
+                if *newest >= seen.offset
+                    && self.connections[..number].iter().flatten().any(|old| old == seen)
+                {
                     repeats += 1;
                     assert!(number > 0, "{at}");
                 } else {

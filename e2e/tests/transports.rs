@@ -116,15 +116,23 @@ async fn a_poll_has_an_entity_tag_and_answers_304_for_it() {
     // A poll holds no session: asked again, it answers the same.
     let same = poll(&server, "channel=a", &[("if-none-match", &tag)]).await;
     assert_eq!(same.json()["events"], news.json()["events"]);
-    let waiting = poll(&server, "channel=a&wait=100ms", &[("if-none-match", news.header("etag").expect("a tag"))]).await;
-    assert_eq!((waiting.status(), &waiting.json()["events"]), (200, &json!([])), "a timeout is 200 with no events");
+    let waiting =
+        poll(&server, "channel=a&wait=100ms", &[("if-none-match", news.header("etag").expect("a tag"))])
+            .await;
+    assert_eq!(
+        (waiting.status(), &waiting.json()["events"]),
+        (200, &json!([])),
+        "a timeout is 200 with no events"
+    );
 }
 
 #[tokio::test]
 async fn as_beats_what_headers_ask_for() {
     let server = Server::start(Setup::new()).await;
     let address = server.public();
-    for (name, transport) in [("sse", Transport::Sse), ("ndjson", Transport::Ndjson), ("ws", Transport::WebSocket)] {
+    for (name, transport) in
+        [("sse", Transport::Sse), ("ndjson", Transport::Ndjson), ("ws", Transport::WebSocket)]
+    {
         let mut bare = request("GET", &format!("/v1/events?channel=a&as={name}"), &[], "");
         if transport == Transport::WebSocket {
             bare = bare.replace(
@@ -181,7 +189,10 @@ async fn pages_of_allowed_origins_may_read() {
     let preflight = tidegate_e2e::http::exchange(server.public(), preflight).await;
     assert_eq!(preflight.status(), 204);
     for name in ["authorization", "last-event-id", "if-none-match", "content-type"] {
-        assert!(preflight.header("access-control-allow-headers").is_some_and(|all| all.contains(name)), "{name}");
+        assert!(
+            preflight.header("access-control-allow-headers").is_some_and(|all| all.contains(name)),
+            "{name}"
+        );
     }
     let mut answers = vec![preflight.head];
     for accept in ["text/event-stream", "application/x-ndjson", "*/*"] {
@@ -239,7 +250,8 @@ async fn many_polls_share_one_connection() {
 #[tokio::test]
 async fn a_second_request_waits_behind_a_long_poll() {
     let server = Server::start(Setup::new()).await;
-    let cursor = poll(&server, "channel=a", &[]).await.json()["cursor"].as_str().expect("a cursor").to_owned();
+    let cursor =
+        poll(&server, "channel=a", &[]).await.json()["cursor"].as_str().expect("a cursor").to_owned();
     let mut conn = HttpConn::connect(server.public()).await.expect("connects");
     let waiting = request("GET", &format!("/v1/events?channel=a&cursor={cursor}&wait=25s"), &[], "");
     let second = request("GET", "/v1/events?channel=b", &[], "");
@@ -248,7 +260,11 @@ async fn a_second_request_waits_behind_a_long_poll() {
     server.metric_becomes("tidegate_gateway_connections", &["transport=\"poll\""], 1.0).await;
     server.publish(json!({"channel": "a", "data": "first"})).await;
     assert_eq!(conn.response().await.expect("the first").json()["events"][0]["data"], "first");
-    assert!(conn.response().await.expect("the second").json()["fresh"].as_array().is_some_and(|f| f.contains(&json!("b"))));
+    assert!(
+        conn.response().await.expect("the second").json()["fresh"]
+            .as_array()
+            .is_some_and(|f| f.contains(&json!("b")))
+    );
     assert_eq!(conn.response().await.expect("the third").status(), 404);
 }
 
@@ -259,7 +275,8 @@ async fn quiet_connections_are_pinged_and_pings_are_answered() {
     for client in clients.iter_mut().filter(|client| !client.transport.is_poll()) {
         for _ in 0..3 {
             let heard = client.hear().await;
-            let is_ping = matches!(&heard, Heard::Ping) || matches!(&heard, Heard::Object(o) if o.kind == "ping");
+            let is_ping =
+                matches!(&heard, Heard::Ping) || matches!(&heard, Heard::Object(o) if o.kind == "ping");
             assert!(is_ping, "{:?}: {heard:?}", client.transport);
         }
     }

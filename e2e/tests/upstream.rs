@@ -49,7 +49,11 @@ async fn frames_and_bodies_are_acked_and_read_in_order() {
     for n in 0..10 {
         alice.say(&json!({"data": {"n": n}, "ref": n}).to_string()).await;
         let ack = alice.object().await.value;
-        assert_eq!((&ack["type"], &ack["ref"], &ack["seq"]), (&json!("ack"), &json!(n), &json!(n + 1)), "{ack}");
+        assert_eq!(
+            (&ack["type"], &ack["ref"], &ack["seq"]),
+            (&json!("ack"), &json!(n), &json!(n + 1)),
+            "{ack}"
+        );
         positions.push(ack["pos"].clone());
     }
     alice.say_bytes(&[0, 255, 7]).await;
@@ -113,14 +117,13 @@ async fn many_talk_at_once_and_each_is_read_in_its_own_order() {
 
 #[tokio::test]
 async fn a_client_says_only_what_its_token_lets_it() {
-    let setup = Setup::new()
-        .set("auth.hmac_secret", SECRET)
-        .set("auth.insecure", false)
-        .set("auth.anonymous", false);
+    let setup =
+        Setup::new().set("auth.hmac_secret", SECRET).set("auth.insecure", false).set("auth.anonymous", false);
     let server = Server::start(setup).await;
     let mut reading = read(&server, From::Now(true)).await;
     take(&mut reading, 0).await;
-    let bearer = format!("Bearer {}", token(&json!({"sub": "alice", "exp": now_s() + 600, "channels": ["room:*"]})));
+    let bearer =
+        format!("Bearer {}", token(&json!({"sub": "alice", "exp": now_s() + 600, "channels": ["room:*"]})));
     let headers = [("authorization", bearer.as_str())];
     let say = async |channel: &str, headers: &[(&str, &str)]| {
         let body = json!({"channel": channel, "data": 1}).to_string();

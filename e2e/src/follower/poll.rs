@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,6 +18,9 @@ use crate::object::Object;
 /// How often a short poll asks.
 const SHORT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Idle time after which a server may have closed a connection without any fault.
+const IDLE_TIME_MIN: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct PollSide {
     address: SocketAddr,
@@ -27,6 +30,7 @@ pub(super) struct PollSide {
     /// A request is under way.
     is_asking: bool,
     has_state: bool,
+    used_at: Instant,
     pace: Interval,
     heard: VecDeque<Heard>,
 }
@@ -54,6 +58,7 @@ impl PollSide {
             conn: Some(HttpConn::connect(address).await?),
             is_asking: false,
             has_state: false,
+            used_at: Instant::now(),
             pace,
             heard: VecDeque::new(),
         })
@@ -78,21 +83,38 @@ impl PollSide {
         if self.transport == Transport::ShortPoll && !self.is_asking {
             self.pace.tick().await;
         }
-        if self.conn.is_none() {
-            self.conn = Some(HttpConn::connect(self.address).await?);
-        }
-        let conn = self.conn.as_mut().expect("connected just now");
-        if !self.is_asking {
-            let cursor = (!cursor.is_empty()).then_some(cursor);
-            conn.send(self.follow.request(self.transport, cursor)).await?;
-            self.is_asking = true;
-        }
-        let response = conn.response().await?;
+        let is_reused = self.conn.is_some() && self.used_at.elapsed() > IDLE_TIME_MIN;
+        let response = match self.exchange(cursor).await {
+            Err(_) if is_reused => {
+                // The server may close a connection on which nothing was asked for long.
+                (self.conn, self.is_asking) = (None, false);
+                self.exchange(cursor).await?
+            }
+            answered => answered?,
+        };
+        self.used_at = Instant::now();
         self.is_asking = false;
         if response.header("connection") == Some("close") || self.follow.http_10 {
             self.conn = None;
         }
         Ok(response)
+    }
+
+    async fn exchange(&mut self, cursor: &str) -> io::Result<Response> {
+        if self.conn.is_none() {
+            self.conn = Some(HttpConn::connect(self.address).await?);
+        }
+        let conn = self.conn.as_mut().expect("connected just now");
+        if !self.is_asking {
+            let known = (!cursor.is_empty()).then_some(cursor);
+            let mut request = self.follow.request(self.transport, known);
+            if self.transport == Transport::ShortPoll && self.has_state {
+                request = request.replace("\r\n\r\n", &format!("\r\nif-none-match: \"{cursor}\"\r\n\r\n"));
+            }
+            conn.send(request).await?;
+            self.is_asking = true;
+        }
+        conn.response().await
     }
 
     fn take_in(&mut self, response: Response, cursor: &str) {

@@ -32,10 +32,10 @@ impl StreamSide {
         conn.send(follow.request(transport, follow.cursor.as_deref())).await?;
         let head = conn.head().await?;
         if head.status != 200 {
-            while conn.read_more().await.unwrap_or(false) {}
-            return Ok(Err(Box::new(Response { head, body: conn.take_buffer() })));
+            return Ok(Err(Box::new(conn.rest_of(head).await?)));
         }
-        let media_type = if transport == Transport::Sse { "text/event-stream" } else { "application/x-ndjson" };
+        let media_type =
+            if transport == Transport::Sse { "text/event-stream" } else { "application/x-ndjson" };
         assert_eq!(head.header("content-type"), Some(media_type));
         let chunks = head.header("transfer-encoding").map(|_| chunked::Decoder::new());
         let mut side = Self {

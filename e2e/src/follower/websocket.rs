@@ -21,15 +21,15 @@ pub(super) struct WebSocketSide {
 }
 
 impl WebSocketSide {
-    pub(super) async fn open(address: SocketAddr, follow: &Follow) -> io::Result<Result<Self, Box<Response>>> {
+    pub(super) async fn open(
+        address: SocketAddr,
+        follow: &Follow,
+    ) -> io::Result<Result<Self, Box<Response>>> {
         let mut conn = HttpConn::connect(address).await?;
         conn.send(follow.request(Transport::WebSocket, follow.cursor.as_deref())).await?;
         let head = conn.head().await?;
         if head.status != 101 {
-            let mut body = Vec::new();
-            while conn.read_more().await.unwrap_or(false) {}
-            body.append(&mut conn.take_buffer());
-            return Ok(Err(Box::new(Response { head, body })));
+            return Ok(Err(Box::new(conn.rest_of(head).await?)));
         }
         assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert_eq!(head.header("sec-websocket-extensions"), None);
@@ -48,7 +48,8 @@ impl WebSocketSide {
             Some(Ok(Message::Close(frame))) => {
                 self.is_closed = true;
                 let _ = self.frames.flush().await;
-                let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
+                let (code, reason) =
+                    frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
                 Heard::CloseFrame(code, reason)
             }
             Some(Ok(other)) => panic!("the server sends no such frame: {other:?}"),

@@ -45,7 +45,8 @@ pub async fn run_bad_cursors(server: &Server, file: &Value) -> usize {
             "live": [{"channel": "a", "data": number}],
             "expect": file["expect"],
         });
-        phase["expect"] = json!({"state": file["expect"]["state"], "events": [{"channel": "a", "data": number}]});
+        phase["expect"] =
+            json!({"state": file["expect"]["state"], "events": [{"channel": "a", "data": number}]});
         let mut case = case.clone();
         case["phases"] = json!([phase]);
         run_case(server, &case, &format!("cursor{number}")).await;
@@ -107,7 +108,9 @@ fn channels_of(phases: &[Value], prefix: &str) -> BTreeSet<String> {
         names.extend(asked.filter_map(Value::as_str));
         let state = &phase["expect"]["state"];
         let told = [&state["recovered"], &state["fresh"]];
-        names.extend(told.into_iter().flat_map(|list| list.as_array().into_iter().flatten()).filter_map(Value::as_str));
+        names.extend(
+            told.into_iter().flat_map(|list| list.as_array().into_iter().flatten()).filter_map(Value::as_str),
+        );
     }
     names.into_iter().map(|name| unique(name, prefix)).collect()
 }
@@ -236,7 +239,8 @@ fn matches(event: &Event, want: &Value, prefix: &str) -> bool {
 fn is_position(pos: &str) -> bool {
     let parts: Vec<&str> = pos.split('.').collect();
     let is_decimal = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_epoch = |text: &str| text.len() == 16 && text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+    let is_epoch =
+        |text: &str| text.len() == 16 && text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
     matches!(parts.as_slice(), [epoch, partition, offset] if is_epoch(epoch) && is_decimal(partition) && is_decimal(offset))
 }
 
@@ -274,7 +278,8 @@ fn check_states(heard: &[Heard], expected: &Value, channels: &BTreeSet<String>, 
 /// The same positions on all transports.
 fn check_positions(heard: &[Heard], what: &str) {
     let of = |heard: &Heard| -> BTreeSet<(String, String)> {
-        let durable = heard.events.iter().filter_map(|event| Some((event.channel.clone(), event.pos.clone()?)));
+        let durable =
+            heard.events.iter().filter_map(|event| Some((event.channel.clone(), event.pos.clone()?)));
         durable.collect()
     };
     for other in heard.iter().skip(1) {

@@ -33,14 +33,18 @@ pub async fn run_refusals(server: &Server, file: &Value) -> usize {
 }
 
 async fn refused(server: &Server, transport: Transport, follow: &Follow, expect: &Value, name: &str) {
-    let (kind, status) = (expect["kind"].as_str().expect("a kind"), expect["status"].as_u64().expect("a status"));
+    let (kind, status) =
+        (expect["kind"].as_str().expect("a kind"), expect["status"].as_u64().expect("a status"));
     let what = format!("{name:?}, {transport:?}");
     let is_stream = transport == Transport::Sse && ![401, 403].contains(&status);
     let opened = Follower::try_open(server.public(), transport, follow).await.expect("an answer");
     let response: Response = match opened {
         Err(response) => *response,
         Ok(mut follower) if is_stream => {
-            assert!(matches!(follower.hear().await, Heard::Retry(500..=60_000)), "{what}: retry: comes first");
+            assert!(
+                matches!(follower.hear().await, Heard::Retry(500..=60_000)),
+                "{what}: retry: comes first"
+            );
             let (close, after) = follower.closed().await;
             assert_eq!(close["code"], expect["close"], "{what}: {close}");
             assert_eq!(close["reason"], kind, "{what}: {close}");
