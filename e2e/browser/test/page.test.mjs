@@ -8,7 +8,7 @@ import { Server } from "../support/tidegate.mjs";
 
 const TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "shortpoll"];
 
-describe("the page", { timeout: 120_000 }, () => {
+describe("the page", { timeout: 300_000 }, () => {
   let server, browser, page;
   before(async () => {
     server = await Server.start();
@@ -38,7 +38,7 @@ describe("the page", { timeout: 120_000 }, () => {
     await eventually(`${count} events on each row`, async () => {
       const { events, behind } = await page.locator("#proof").evaluate((proof) => ({ ...proof.dataset }));
       return Number(events) === count && behind === "0";
-    }, 30_000);
+    }, 60_000);
     for (const transport of TRANSPORTS) {
       assert.deepEqual([transport, await figure(transport, "received"), await figure(transport, "lost")], [transport, count, 0]);
     }
