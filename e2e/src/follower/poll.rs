@@ -107,7 +107,9 @@ impl PollSide {
         let conn = self.conn.as_mut().expect("connected just now");
         if !self.is_asking {
             let known = (!cursor.is_empty()).then_some(cursor);
-            let mut request = self.follow.request(self.transport, known);
+            // The first poll does not wait: it tells where this begins, also when nothing happens.
+            let transport = if self.has_state { self.transport } else { Transport::ShortPoll };
+            let mut request = self.follow.request(transport, known);
             if self.transport == Transport::ShortPoll && self.has_state {
                 request = request.replace("\r\n\r\n", &format!("\r\nif-none-match: \"{cursor}\"\r\n\r\n"));
             }
