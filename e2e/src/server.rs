@@ -224,7 +224,8 @@ impl Server {
     pub async fn assert_well(&mut self) {
         assert!(self.is_running(), "the process ended");
         assert_eq!(http::get(self.admin(), "/livez", &[]).await.status(), 200);
-        assert_eq!(http::get(self.admin(), "/readyz", &[]).await.status(), 200);
+        let ready = async || (http::get(self.admin(), "/readyz", &[]).await.status() == 200).then_some(());
+        eventually("ready, as before", ready).await;
         let stderr = self.stderr();
         assert!(!stderr.contains("panicked"), "{stderr}");
     }
@@ -283,8 +284,10 @@ impl Process {
             }
         };
         command.arg("dev");
-        for (flag, address) in [("--public", ports.public), ("--api", ports.api), ("--admin", ports.admin)] {
-            command.arg(flag).arg(address.to_string());
+        for (name, address) in [("public", ports.public), ("api", ports.api), ("admin", ports.admin)] {
+            if setup.settings.iter().all(|(key, _)| *key != format!("server.{name}")) {
+                command.arg(format!("--{name}")).arg(address.to_string());
+            }
         }
         command.arg("--data-dir").arg(&data_dir).arg("--ports-file").arg(&ports_file);
         for (key, value) in &setup.settings {

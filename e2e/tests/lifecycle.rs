@@ -88,33 +88,27 @@ async fn a_drain_is_paced_over_its_window() {
     assert_eq!(server.exit_code().await, Some(0));
 }
 
+/// Load balancers need a while to notice: until then newcomers are served, and drained with the others.
 #[tokio::test]
-async fn while_it_drains_nobody_is_let_in() {
-    let mut server = Server::start(Setup::new().set("drain.wait", "20s")).await;
+async fn newcomers_are_served_while_it_waits_and_then_nobody_is_let_in() {
+    let mut server = Server::start(Setup::new().set("drain.wait", "3s").set("drain.window", "300ms")).await;
     server.sigterm();
-    for transport in Transport::ALL {
-        let what = format!("{transport:?} refused");
-        eventually(&what, async || {
-            match Follower::try_open(server.public(), transport, &Follow::channels(["a"])).await.ok()? {
-                Err(response) => {
-                    assert!(response.header("retry-after").is_some());
-                    (response.problem() == "draining").then_some(())
-                }
-                Ok(mut client) => match client.hear().await {
-                    Heard::Refused(response) => (response.problem() == "draining").then_some(()),
-                    Heard::Retry(_) => match client.object().await {
-                        object if object.kind == "close" => {
-                            (object.value["reason"] == "draining").then_some(())
-                        }
-                        _ => None,
-                    },
-                    _ => None,
-                },
-            }
-        })
-        .await;
+    let ready = async || (get(server.admin(), "/readyz", &[]).await.status() == 503).then_some(());
+    eventually("not ready", ready).await;
+    let mut newcomers = Vec::new();
+    for transport in [Transport::WebSocket, Transport::Sse, Transport::Ndjson] {
+        newcomers.push(settled(&server, transport, &Follow::channels(["a"])).await);
     }
-    assert!(server.is_running());
+    server.publish(json!({"channel": "a", "data": "still served"})).await;
+    for newcomer in &mut newcomers {
+        assert_eq!(newcomer.event().await.json(), "still served");
+    }
+    for newcomer in &mut newcomers {
+        assert_eq!(newcomer.closed().await.0["reason"], "draining");
+    }
+    let connected = HttpConn::connect(server.public()).await;
+    assert!(connected.is_err(), "nobody listens any more");
+    assert_eq!(server.exit_code().await, Some(0));
 }
 
 #[tokio::test]
