@@ -231,9 +231,8 @@ impl Router {
         metrics.lag_sum.set(gauge(all().map(|status| status.lag()).sum()));
         metrics.lag_max.set(gauge(all().map(|status| status.lag()).max().unwrap_or(0)));
         metrics.tenures_behind.set(gauge(all().map(|status| status.behind()).sum()));
-        metrics
-            .partition_stall_max_ms
-            .set(gauge(all().map(|status| status.stall_ms(now_ms)).max().unwrap_or(0)));
+        let stall_max_ms = all().map(|status| status.stall_ms(now_ms)).max().unwrap_or(0);
+        metrics.partition_stall_max_seconds.set(stall_max_ms as f64 / 1_000.0);
     }
 }
 

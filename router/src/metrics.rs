@@ -1,7 +1,7 @@
 //! The router's metrics: registered once, with closed label sets resolved at start where the path is hot.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use tidegate_vocab::ErrorKind;
 
@@ -47,7 +47,7 @@ pub(crate) struct Metrics {
     dead_letters: IntCounterVec,
     pub(crate) partitions_assigned: IntGauge,
     pub(crate) partitions_serving: IntGauge,
-    pub(crate) partition_stall_max_ms: IntGauge,
+    pub(crate) partition_stall_max_seconds: Gauge,
     pub(crate) takeovers: IntCounter,
     pub(crate) rebalances: IntCounter,
     pub(crate) tenures_behind: IntGauge,
@@ -105,8 +105,8 @@ impl Metrics {
                 .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,
             partitions_serving: on
                 .gauge("tidegate_router_partitions_serving", "Partitions with a tenure of ours")?,
-            partition_stall_max_ms: on.gauge(
-                "tidegate_router_partition_stall_max_milliseconds",
+            partition_stall_max_seconds: on.gauge_of_seconds(
+                "tidegate_router_partition_stall_max_seconds",
                 "Longest time since a partition task was last seen alive",
             )?,
             takeovers: on.counter("tidegate_router_takeovers_total", "Tenures begun")?,
@@ -116,7 +116,7 @@ impl Metrics {
             streams: on.gauge("tidegate_router_streams", "Nodes attached")?,
             lost: on.counter("tidegate_router_lost_total", "Lost frames sent")?,
             lag_sum: on.gauge(
-                "tidegate_router_lag_records_sum",
+                "tidegate_router_lag_records",
                 "Records between H and the high watermark, all partitions",
             )?,
             lag_max: on.gauge(
@@ -182,6 +182,12 @@ impl Families<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let metric = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge_of_seconds(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        let metric = Gauge::new(name, help)?;
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
