@@ -35,7 +35,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When something is refused or does not come.
-pub async fn publish_latency(public: SocketAddr, api: SocketAddr, count: usize) -> anyhow::Result<(Latencies, Latencies)> {
+pub async fn publish_latency(
+    public: SocketAddr,
+    api: SocketAddr,
+    count: usize,
+) -> anyhow::Result<(Latencies, Latencies)> {
     let channel = "channel=latency:probe";
     let mut ws = Connection::open(public, Transport::Ws, channel).await?;
     let mut poll = TcpStream::connect(public).await?;
@@ -45,12 +49,16 @@ pub async fn publish_latency(public: SocketAddr, api: SocketAddr, count: usize) 
     api.set_nodelay(true)?;
     let (mut on_ws, mut on_poll) = (Latencies::default(), Latencies::default());
     for number in 0..count {
-        let request = format!("GET /v1/events?{channel}&cursor={cursor}&wait=10s HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let request =
+            format!("GET /v1/events?{channel}&cursor={cursor}&wait=10s HTTP/1.1\r\nHost: localhost\r\n\r\n");
         poll.write_all(request.as_bytes()).await?;
         // The poll must be waiting when the event comes, or the time to subscribe would be measured with it.
         tokio::time::sleep(Duration::from_millis(5)).await;
         let body = format!("{{\"channel\":\"latency:probe\",\"data\":{number}}}");
-        let publish = format!("POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let publish = format!(
+            "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let started = Instant::now();
         api.write_all(publish.as_bytes()).await?;
         let needle = format!("\"data\":{number},");

@@ -8,7 +8,10 @@ use tidegate_loadtest::{Memory, Transport, open_all, publish_latency, settled_me
 
 /// Opens many client connections to a Tidegate on this machine and says what they cost it.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse")]
+#[command(
+    version,
+    after_help = "Example:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse"
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -48,7 +51,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-        Command::Idle { public, pid, connections, transport } => idle(public, pid, connections, transport).await,
+        Command::Idle { public, pid, connections, transport } => {
+            idle(public, pid, connections, transport).await
+        }
         Command::Latency { public, api, events } => {
             let (ws, poll) = publish_latency(public, api, events).await?;
             for (name, latencies) in [("ws", ws), ("poll", poll)] {
@@ -63,9 +68,16 @@ async fn idle(public: SocketAddr, pid: u32, connections: usize, transport: Trans
     let query = |_| "channel=load:idle".to_owned();
     drop(open_all(public, transport, connections.min(500), query, |_| ()).await?); // Warms what is there once.
     let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    let opened = open_all(public, transport, connections, query, |count| eprintln!("{count} of {connections} open")).await?;
+    let opened =
+        open_all(public, transport, connections, query, |count| eprintln!("{count} of {connections} open"))
+            .await?;
     let after = settled_memory(pid, Duration::from_secs(30)).await?;
     let each = after.0.saturating_sub(before.0) / connections as u64;
-    println!("{} {transport:?} connections: {each} bytes of user memory each ({} -> {})", opened.len(), before.0, after.0);
+    println!(
+        "{} {transport:?} connections: {each} bytes of user memory each ({} -> {})",
+        opened.len(),
+        before.0,
+        after.0
+    );
     Ok(())
 }

@@ -15,7 +15,8 @@ impl Memory {
     /// When there is no such process.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("no such process")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon in status")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon in status")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("RssAnon is no number")?;
         Ok(Self(kib * 1024))
     }

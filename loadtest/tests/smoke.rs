@@ -59,7 +59,11 @@ fn binary() -> PathBuf {
     path.pop();
     path.pop();
     path.push("tidegate");
-    assert!(path.exists(), "{} is missing: run `cargo build -p tidegate` with the same profile", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build -p tidegate` with the same profile",
+        path.display()
+    );
     path
 }
 
@@ -72,7 +76,9 @@ async fn bytes_each(dev: &Dev, transport: Transport) -> u64 {
     let after = settled_memory(pid, Duration::from_secs(20)).await.expect("alive");
     assert_eq!(opened.len(), CONNECTIONS);
     let each = after.0.saturating_sub(before.0) / CONNECTIONS as u64;
-    println!("memory: {each} bytes of user memory per idle {transport:?} connection ({CONNECTIONS} on one channel)");
+    println!(
+        "memory: {each} bytes of user memory per idle {transport:?} connection ({CONNECTIONS} on one channel)"
+    );
     each
 }
 

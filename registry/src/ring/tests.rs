@@ -26,7 +26,8 @@ impl Reference {
         let mut found: Vec<MemberId> = Vec::new();
         while found.len() < count.min(members) {
             let on = self.0.range(hash..).chain(self.0.range(..hash)).map(|(_, member)| *member);
-            let next = on.into_iter().find(|member| !found.contains(member)).expect("more members than found");
+            let next =
+                on.into_iter().find(|member| !found.contains(member)).expect("more members than found");
             found.push(next);
             hash = xxh3_64(&hash.to_le_bytes());
         }
@@ -62,7 +63,8 @@ fn adjacent_ids_do_not_cling_together() {
 
 #[test]
 fn keys_spread_and_little_moves() {
-    let (before, after) = (Ring::build(&members(10)).expect("valid"), Ring::build(&members(11)).expect("valid"));
+    let (before, after) =
+        (Ring::build(&members(10)).expect("valid"), Ring::build(&members(11)).expect("valid"));
     let mut counts = BTreeMap::new();
     let mut moved = 0;
     for key in 0..20_000 {
