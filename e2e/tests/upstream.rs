@@ -136,3 +136,60 @@ async fn a_client_says_only_what_its_token_lets_it() {
     let (messages, _) = take(&mut reading, 1).await;
     assert_eq!((messages[0].user.as_str(), messages[0].channel.as_str()), ("alice", "room:1"));
 }
+
+/// Client to log to backend to publish to everyone; the backend and the server are killed on the way.
+#[tokio::test]
+async fn the_chat_room_of_the_example_works_end_to_end() {
+    let mut server = Server::start(Setup::new()).await;
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let api = format!("http://{}", server.api());
+    let start = || {
+        let options = tidegate_example_chat::Options {
+            api: api.clone(),
+            api_key: None,
+            state: directory.path().join("chat.resume"),
+        };
+        let chat = tidegate_example_chat::Chat::new(options).expect("good options");
+        tokio::spawn(async move { chat.run().await })
+    };
+    let backend = start();
+    let room = Follow::channels(["chat:lobby"]);
+    let mut listeners = Vec::new();
+    for transport in Transport::ALL {
+        let mut listener = Follower::open(server.public(), transport, &room).await;
+        listener.state().await;
+        listeners.push(listener);
+    }
+    let say = async |server: &Server, text: &str| {
+        let body = json!({"channel": "chat:lobby", "data": {"text": text}}).to_string();
+        let ack = http::post(server.public(), "/v1/messages?user=alice", &[], &body).await;
+        assert_eq!(ack.status(), 200, "{}", ack.text());
+    };
+    say(&server, "hello").await;
+    let mut positions = std::collections::BTreeSet::new();
+    for listener in &mut listeners {
+        let event = listener.event().await;
+        assert!(event.data.as_deref().is_some_and(|data| data.contains("hello") && data.contains("alice")));
+        positions.insert(event.pos);
+    }
+    assert_eq!(positions.len(), 1, "one event for everyone");
+    backend.abort();
+    say(&server, "while the backend was down").await;
+    let cursors: Vec<String> = listeners.into_iter().map(|listener| listener.cut().cursor).collect();
+    let backend = start();
+    server.restart().await;
+    say(&server, "after the restart").await;
+    for (at, cursor) in cursors.into_iter().enumerate() {
+        let transport = Transport::ALL[(at + 1) % 5];
+        let mut listener = Follower::open(server.public(), transport, &room.clone().resume(cursor)).await;
+        listener.state().await;
+        for text in ["while the backend was down", "after the restart"] {
+            let data = listener.event().await.data;
+            assert!(data.as_deref().is_some_and(|data| data.contains(text)), "{transport:?}: {data:?}");
+        }
+        assert!(listener.quiet().await.is_empty(), "{transport:?}: each once");
+    }
+    assert!(!backend.is_finished(), "the backend came back by itself");
+    backend.abort();
+    server.assert_well().await;
+}
