@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -186,11 +187,16 @@ impl Server {
         text_of(&self.stderr)
     }
 
-    /// Publishes; the answer.
+    /// Publishes under a key of its own, so that the answer means that the router has dealt with it and not only that
+    /// the log has it: whoever asks from then on is told of it. The answer.
     ///
     /// # Panics
     /// When it is refused.
-    pub async fn publish(&self, body: Value) -> Value {
+    pub async fn publish(&self, mut body: Value) -> Value {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        if body["idempotency_key"].is_null() {
+            body["idempotency_key"] = format!("own-{}", COUNT.fetch_add(1, Ordering::Relaxed)).into();
+        }
         let response = http::post(self.api(), "/v1/publish", &[], &body.to_string()).await;
         assert_eq!(response.status(), 200, "{body}: {}", response.text());
         response.json()

@@ -3,6 +3,8 @@
 mod deliver;
 mod refuse;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::{Map, Value};
 
 pub use deliver::{run_bad_cursors, run_deliveries};
@@ -114,6 +116,12 @@ fn publish_body(body: &Value, prefix: &str) -> String {
             }
             _ => {}
         }
+    }
+    if members.get("ephemeral") != Some(&Value::Bool(true)) && !members.contains_key("idempotency_key") {
+        // Acked is then dealt with: without a key it may still be on its way from the log when a case goes on.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let key = format!("{prefix}-own-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        members.insert("idempotency_key".to_owned(), key.into());
     }
     let data = members.remove("data_text");
     let mut text = Value::Object(members).to_string();
