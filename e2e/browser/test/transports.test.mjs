@@ -84,14 +84,16 @@ describe("tidegate.js", { timeout: 300_000 }, () => {
       }
       await faulted;
       await eventually(`all ${N} events`, async () => (await report(page)).got.length >= N, 60_000).catch(() => {});
-      const { got, losses, used, states } = await report(page);
+      const { got, losses, used } = await report(page);
       for (const channel of channels) {
         const of = (list) => list.filter((event) => event.channel === channel);
         assert.deepEqual(of(got), of(acked), `${channel}: each once, in order, where the log put it`);
       }
       assert.deepEqual(losses, []);
       assert.equal(used[0], expected);
-      assert.ok(states >= 4, `${states} connections`);
+      // The kill and the drain each need a new connection. A poll shows its connection only with its answer, and a
+      // reconnect may fall together with the kill, so no more than that is certain.
+      await eventually("connections after the kill and the drain", async () => (await report(page)).states >= 3, 60_000);
       assert.deepEqual(page.problems, []);
       await page.context().close();
     });
