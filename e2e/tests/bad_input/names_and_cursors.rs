@@ -11,10 +11,15 @@ async fn lost_as_bad(rig: &mut Rig, cursors: &[String]) {
         for transport in Transport::ALL {
             let follow = Follow::channels(["a"]).resume(cursor);
             let mut client = Follower::open(rig.server.public(), transport, &follow).await;
-            let state = client.state().await;
+            let mut state = client.state().await;
             let lost = json!({"channel": "a", "reason": "bad_cursor"});
             assert!(state["lost"].as_array().expect("a list").contains(&lost), "{transport:?}: {state}");
-            assert!(!state.to_string().contains(cursor.as_str()), "nothing of it is echoed");
+            // Its own cursor and connection are random letters, in which a short one stands by chance.
+            for random in ["cursor", "connection"] {
+                state.as_object_mut().expect("an object").remove(random);
+            }
+            let told = state.to_string();
+            assert!(cursor.len() < 2 || !told.contains(cursor.as_str()), "nothing of it is echoed: {told}");
             let pos = rig.server.publish(json!({"channel": "a", "data": 1})).await["pos"].clone();
             assert_eq!(json!(client.event().await.pos), pos, "{transport:?} goes on live");
             let next = client.cursor().to_owned();
