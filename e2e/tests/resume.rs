@@ -58,6 +58,45 @@ fn tour(address: SocketAddr, transports: &[Transport], channels: &[&str], cuts: 
     Tour { address, transports: transports.to_vec(), follow, cuts: cuts.to_vec() }
 }
 
+/// A channel on the partition of `everyone`, so that one entry of the cursor stands for both.
+async fn neighbour_of_everyone(server: &Server) -> String {
+    let partition = async |body: serde_json::Value| {
+        let pos = server.publish(body).await["pos"].as_str().expect("a position").to_owned();
+        pos.split('.').nth(1).expect("a partition").to_owned()
+    };
+    let sought = partition(json!({"everyone": true, "data": 0})).await;
+    for number in 0..1_000 {
+        let name = format!("near-{number}");
+        if partition(json!({"channel": name, "data": 0})).await == sought {
+            return name;
+        }
+    }
+    panic!("one of 1000 channels is on partition {sought}");
+}
+
+/// The event that a resume brings comes with a cursor above itself, or one follows: the next resume has no repeat. The
+/// client leaves at once, before its opening has settled.
+#[tokio::test]
+async fn a_neighbour_of_everyone_is_resumed_without_repeats() {
+    let mut server = Server::start(Setup::new()).await;
+    let channel = neighbour_of_everyone(&server).await;
+    let follow = Follow::channels([&channel]);
+    for transport in Transport::ALL {
+        let mut client = Follower::open(server.public(), transport, &follow).await;
+        client.state().await;
+        let mut cursor = client.cut().cursor;
+        for round in 0..60 {
+            let pos = server.publish(json!({"channel": channel, "data": round})).await["pos"].clone();
+            let resumed = follow.clone().resume(&cursor);
+            let mut client = Follower::open(server.public(), transport, &resumed).await;
+            client.state().await;
+            assert_eq!(json!(client.event().await.pos), pos, "{transport:?}, round {round}: it and no other");
+            cursor = client.cut().cursor;
+        }
+    }
+    server.assert_well().await;
+}
+
 /// Every pair of transports, there and back again, each client cut some ten times while events flow.
 #[tokio::test]
 async fn cut_and_resume_on_every_other_transport() {

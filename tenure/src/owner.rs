@@ -377,6 +377,7 @@ impl Owner {
             ring_floor: self.ring_floor,
             rows,
             now_ms,
+            age_ms: now_ms.saturating_sub(self.fresh_at_ms),
         };
         let before = tenure.s;
         let more = tenure.pump(&view, room, send, &mut self.out);

@@ -192,6 +192,9 @@ pub(crate) struct Opening {
     pub(crate) grace_tick: u32,
     /// Frames behind the first `state`.
     pub(crate) held: Vec<u8>,
+    /// The cursor that the last event carried: lower than that event's own position while another channel of its
+    /// partition was pending. A higher one follows when the opening ends.
+    pub(crate) last_cursor: Option<String>,
     pub(crate) poll: Option<Box<Poll>>,
 }
 

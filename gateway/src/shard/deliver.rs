@@ -140,6 +140,14 @@ impl State {
         }
     }
 
+    /// Queues a cursor that no event carries.
+    pub(super) fn emit_cursor(&mut self, idx: ConnIdx, cursor: &str) {
+        let Some(Mode::Stream(framing)) = self.conns.get(idx as usize).map(|conn| conn.mode) else { return };
+        let mut frame = Vec::with_capacity(cursor.len() + 64);
+        object::frame_ping(framing, Some(cursor), &mut frame);
+        self.emit(idx, frame.into());
+    }
+
     /// Queues an event of a connection that is still opening: with its own cursor where each event has one.
     pub(super) fn emit_event(&mut self, idx: ConnIdx, event: &Arc<SharedEvent>) {
         let Some(conn) = self.conns.get(idx as usize) else { return };
@@ -149,6 +157,9 @@ impl State {
         if is_small || is_held || event.event.offset.is_none() {
             let cursor = (is_small && event.event.offset.is_some()).then(|| self.conn_cursor(idx));
             self.emit(idx, event_frame(framing, event, cursor.as_deref()));
+            if let Some(opening) = self.conns.get_mut(idx as usize).and_then(|conn| conn.opening.as_mut()) {
+                opening.last_cursor = cursor.or(opening.last_cursor.take());
+            }
         } else {
             self.pending.push((idx, Out::Event(Arc::clone(event))));
         }

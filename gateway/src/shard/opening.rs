@@ -23,7 +23,10 @@ impl State {
     /// Asks for every channel of a new connection, which is in its set already.
     pub(super) fn want_all(&mut self, idx: ConnIdx, generation: u32, request: &EventsRequest) {
         let set = self.conns[idx as usize].set;
-        let channels: Vec<ChannelIdx> = self.table.set(set).channels().collect();
+        let mut channels: Vec<ChannelIdx> = self.table.set(set).channels().collect();
+        // The implicit ones first: they are live when the history of a named one on their partition comes, whose rows
+        // then need not come with a cursor from before themselves.
+        channels.sort_by_key(|channel| !self.table.entry(*channel).name.is_reserved());
         let mut subs = Vec::with_capacity(channels.len());
         for channel in channels {
             let entry = self.table.entry(channel);
@@ -40,7 +43,8 @@ impl State {
             });
         }
         let grace_tick = self.tick_now() + ticks(limits::STATE_GRACE_MS);
-        let opening = Opening { subs, state_sent: false, grace_tick, held: Vec::new(), poll: None };
+        let opening =
+            Opening { subs, state_sent: false, grace_tick, held: Vec::new(), last_cursor: None, poll: None };
         self.conns[idx as usize].opening = Some(Box::new(opening));
         self.settling.push((idx, generation));
         self.flush_commands();
@@ -316,7 +320,8 @@ impl State {
             .collect()
     }
 
-    /// Ends an opening whose channels are all live, told, and caught up with by the shard.
+    /// Ends an opening whose channels are all live, told, and caught up with by the shard. Its last event may have come
+    /// with a cursor that repeats it, for the sake of a channel that was pending; the cursor that does not goes out now.
     pub(super) fn settle(&mut self, idx: ConnIdx, generation: u32) -> bool {
         let parts = &self.parts;
         let table = &self.table;
@@ -331,7 +336,14 @@ impl State {
                     && matches!(sub.progress, Progress::Live { from } if from <= parts[table.entry(sub.channel).part].next)
             });
         if is_settled {
-            conn.opening = None;
+            let last = conn.opening.take().and_then(|opening| opening.last_cursor);
+            let set = conn.set;
+            if let Some(last) = last {
+                let cursor = self.set_cursor(set);
+                if cursor != last {
+                    self.emit_cursor(idx, &cursor);
+                }
+            }
         }
         is_settled
     }

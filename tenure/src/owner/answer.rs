@@ -221,6 +221,12 @@ impl Tenure {
         let rows: Vec<_> =
             rows.into_iter().filter(|row| row.expires_ms.is_none_or(|at| at > view.now_ms)).collect();
         if !rows.is_empty() {
+            // What is live on this stream stands at S too, and may count with it before these rows arrive: else they
+            // would come with a cursor below themselves.
+            if let Some(next) = self.due_mark(view.h, false) {
+                let (partition, term, age_ms) = (view.partition, view.term, view.age_ms);
+                send(ToNode::Mark { partition, term, n, next, age_ms });
+            }
             let frame =
                 ToNode::History { partition: view.partition, term: view.term, n, want, outcome, rows };
             *left = left.saturating_sub(frame.cost());

@@ -25,6 +25,8 @@ pub(super) struct View<'a> {
     pub(super) ring_floor: Offset,
     pub(super) rows: &'a dyn Rows,
     pub(super) now_ms: u64,
+    /// How old the router's read of the log is.
+    pub(super) age_ms: u64,
 }
 
 /// See the module.
