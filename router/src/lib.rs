@@ -183,7 +183,7 @@ impl Router {
         if state.closing {
             return;
         }
-        tracing::info!(partition = %id, "partition assigned");
+        tracing::debug!(partition = %id, "partition assigned");
         let streams = state.streams.values().map(|stream| (stream.id, stream.sender.clone())).collect();
         let partition = PartitionHandle::spawn(Arc::clone(&self.context), id, streams);
         state.partitions.insert(id, partition);

@@ -48,7 +48,7 @@ pub(super) async fn begin(context: Arc<Context>, id: PartitionId) -> Result<Begu
     let (h, floor) = match usable {
         Some(stored) => (stored.h, stored.floor),
         None => {
-            tracing::info!(partition = %id, ?stored, %log_start, "history starts anew at the log's start");
+            tracing::debug!(partition = %id, ?stored, %log_start, "history starts anew at the log's start");
             let store = Arc::clone(&context.store);
             tokio::task::spawn_blocking(move || store.reset(id, epoch, log_start))
                 .await
