@@ -95,6 +95,7 @@ fn event(case: &Value) -> (Event, Vec<u8>) {
         time_ms: case["time"].as_u64().expect("a time"),
         offset: position.map(|(_, _, offset)| offset),
         expires_ms: None,
+        trace: None,
     };
     let (epoch, partition, _) =
         position.unwrap_or((LogEpoch(0), PartitionId { topic: Topic::Events, number: 0 }, Offset(0)));

@@ -23,7 +23,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fjall::{Database, Keyspace};
 use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic, limits};
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +34,8 @@ use self::reader::Stream;
 use self::shared::{Partition, Shared};
 use self::writer::{Pending, Tail, Writer};
 use crate::{
-    AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, ReadError, RecordStream, store,
+    AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, NewRecord, ReadError, RecordStream,
+    store,
 };
 
 /// Bytes that may wait for the writer, all callers together: the queue's limit alone would allow 512 MiB.
@@ -132,14 +132,14 @@ impl EmbeddedLog {
         self.shared.partitions.iter().for_each(Partition::close);
     }
 
-    fn enqueue(&self, partition: PartitionId, key: Bytes, value: Bytes) -> Result<Answer, AppendError> {
+    fn enqueue(&self, partition: PartitionId, record: NewRecord) -> Result<Answer, AppendError> {
         let unavailable = |reason: String| AppendError::Unavailable { reason };
         let index = self
             .shared
             .index(partition)
             .ok_or_else(|| unavailable(format!("there is no partition {partition}")))?;
-        let bytes = key.len() + value.len();
-        if key.len() > usize::from(u16::MAX) || bytes > RECORD_BYTES_LIMIT {
+        let bytes = record.bytes();
+        if record.key.len() > usize::from(u16::MAX) || bytes > RECORD_BYTES_LIMIT {
             return Err(unavailable(format!("a record of {bytes} bytes is too large")));
         }
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +149,7 @@ impl EmbeddedLog {
         let sent = if queued > QUEUED_BYTES_LIMIT {
             Err(AppendError::Busy)
         } else {
-            queue.try_send(Pending { index, key, value, answer }).map_err(|error| match error {
+            queue.try_send(Pending { index, record, answer }).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => AppendError::Busy,
                 mpsc::error::TrySendError::Closed(_) => unavailable("the log's writer has ended".into()),
             })
@@ -209,14 +209,13 @@ impl EventLog for EmbeddedLog {
         self.shared.epoch(topic)
     }
 
-    fn append(
+    fn append_record(
         &self,
         partition: PartitionId,
-        key: Bytes,
-        value: Bytes,
+        record: NewRecord,
     ) -> BoxFuture<'static, Result<Appended, AppendError>> {
         // Queued here and not when polled: that is what keeps the order of one caller's appends.
-        let queued = self.enqueue(partition, key, value);
+        let queued = self.enqueue(partition, record);
         Box::pin(async move {
             let indeterminate = |reason: &str| AppendError::Indeterminate { reason: reason.into() };
             match tokio::time::timeout(APPEND_TIMEOUT, queued?).await {

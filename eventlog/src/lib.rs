@@ -17,6 +17,29 @@ use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic};
 /// A future that the trait can return behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Named bytes beside a value, for whoever reads the log without knowing the value's format.
+pub type Headers = Vec<(String, Bytes)>;
+
+/// A record that is to be appended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewRecord {
+    /// The key: the channel of an event, the user or connection of an upstream message.
+    pub key: Bytes,
+    /// The encoded record.
+    pub value: Bytes,
+    /// At most 255 of them.
+    pub headers: Headers,
+}
+
+impl NewRecord {
+    /// How much it is, headers included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        self.key.len() + self.value.len() + headers.sum::<usize>()
+    }
+}
+
 /// One record as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
@@ -28,6 +51,8 @@ pub struct LogRecord {
     pub key: Bytes,
     /// The encoded record.
     pub value: Bytes,
+    /// What stands beside it.
+    pub headers: Headers,
 }
 
 /// Where a record landed. Returned only once the log has it for good.
@@ -113,12 +138,27 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Appends one record. Completes only when the log cannot lose it any more (`dev`: after fsync; Kafka: acks=all).
     /// Dropping the future does not withdraw the record. Calls made one after the other by one task keep their order.
+    fn append_record(
+        &self,
+        partition: PartitionId,
+        record: NewRecord,
+    ) -> BoxFuture<'static, Result<Appended, AppendError>>;
+
+    /// As [`EventLog::append_record`], without headers.
     fn append(
         &self,
         partition: PartitionId,
         key: Bytes,
         value: Bytes,
-    ) -> BoxFuture<'static, Result<Appended, AppendError>>;
+    ) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        self.append_record(partition, NewRecord { key, value, headers: Headers::new() })
+    }
+
+    /// Notes for lag tools that everything before `next` has been handed over. No promise depends on it, and a log
+    /// without such tools ignores it. Never waits.
+    fn commit(&self, partition: PartitionId, next: Offset) {
+        let _ = (partition, next);
+    }
 
     /// The first offset that the log still has.
     fn start(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>>;

@@ -74,7 +74,8 @@ fn apply(store: &HistoryStore) -> Result<(Vec<Duration>, u64), tidegate_history:
 fn row(offset: u64, value: &Bytes) -> Option<(Channel, LogRecord)> {
     let name = format!("rate:{}", offset.wrapping_mul(0x9e37_79b9) % 200);
     let key = Bytes::from(name.clone());
-    let record = LogRecord { offset: Offset(offset), time_ms: offset, key, value: value.clone() };
+    let record =
+        LogRecord { offset: Offset(offset), time_ms: offset, key, value: value.clone(), headers: vec![] };
     Some((Channel::parse(&name).ok()?, record))
 }
 

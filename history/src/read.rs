@@ -83,7 +83,7 @@ impl HistoryStore {
             let (time_ms, value) = codec::row(&stored)?;
             bytes += value.len();
             let offset = Offset(codec::row_offset(&row_key)?);
-            rows.push(LogRecord { offset, time_ms, key: key.clone(), value });
+            rows.push(LogRecord { offset, time_ms, key: key.clone(), value, headers: vec![] });
         }
         Ok(Rows { rows, complete_from: view.complete_from(), next })
     }

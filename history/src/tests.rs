@@ -34,7 +34,7 @@ fn channel(name: &str) -> Channel {
 fn row(name: &str, offset: u64, time_ms: u64) -> (Channel, LogRecord) {
     let key = Bytes::copy_from_slice(name.as_bytes());
     let value = Bytes::from(format!("{name}@{offset}"));
-    (channel(name), LogRecord { offset: Offset(offset), time_ms, key, value })
+    (channel(name), LogRecord { offset: Offset(offset), time_ms, key, value, headers: vec![] })
 }
 
 fn read(store: &HistoryStore, name: &str) -> Rows {

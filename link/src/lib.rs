@@ -6,11 +6,15 @@
 
 mod queue;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_tenure::ToRouter;
-use tidegate_vocab::{Channel, ConnectionId, Incarnation, Payload, Position, Problem, UserId};
+use tidegate_vocab::{
+    Channel, ConnectionId, Event, Incarnation, Offset, PartitionId, Payload, Position, Problem, UserId,
+};
 use tokio::sync::mpsc;
 
 pub use queue::{DeliverReceiver, DeliverSender, deliver_queue};
@@ -44,11 +48,45 @@ pub struct UpstreamMessage {
     pub trace_parent: Option<Bytes>,
 }
 
-/// What a gateway asks of a router.
+/// What the log's order says of a record that a publisher wants to hear about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is the first of its key: it is delivered.
+    Fresh,
+    /// The event had been published before, here.
+    DuplicateOf(Offset),
+    /// Its key was used with another event.
+    Conflict,
+    /// The record cannot be read back.
+    Unreadable,
+}
+
+/// What became of an ephemeral event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// Sent to so many nodes.
+    Nodes(u32),
+    /// The router does not serve the partition now: sent to nobody, and never tried again (TENURES, rule 15).
+    NotOwner,
+}
+
+/// Routers that can be attached to, by address, as discovery sees them now. Whoever is gone from it is no longer dialled;
+/// what is open stays open until it ends.
+pub type Routers = tokio::sync::watch::Receiver<BTreeMap<String, Arc<dyn RouterLink>>>;
+
+/// What a gateway asks of a router, and routers of each other.
 pub trait RouterLink: Send + Sync + 'static {
     /// Attaches this node incarnation; an older stream of the same incarnation is closed.
     fn attach(&self, node: Incarnation) -> BoxFuture<'_, Result<DeliverStream, Problem>>;
 
     /// Appends a client's message to the upstream log; completes once the log has it.
     fn upstream(&self, message: UpstreamMessage) -> BoxFuture<'static, Result<Position, Problem>>;
+
+    /// The verdict of the record at this offset, once the owner has consumed it. A router that does not serve the
+    /// partition answers with an error; the verdict is a pure function of the log, so any owner's answer is right.
+    fn resolve(&self, partition: PartitionId, offset: Offset)
+    -> BoxFuture<'static, Result<Settled, Problem>>;
+
+    /// Sends an event that skips the log to the nodes that want its channel, if this router serves its partition.
+    fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>>;
 }

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod metrics;
 mod partition;
+mod peers;
 pub mod publish;
 mod record;
 mod streams;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tidegate_eventlog::{Assignment, EventLog};
 use tidegate_history::HistoryStore;
+use tidegate_link::Routers;
 use tidegate_vocab::{ErrorKind, Incarnation, PartitionId, Problem};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -33,6 +35,7 @@ use context::Context;
 pub use metrics::Api;
 use metrics::Metrics;
 use partition::{PartitionHandle, Phase};
+use peers::Peers;
 use streams::Attached;
 
 /// How long each phase of a shutdown may take.
@@ -50,6 +53,7 @@ pub struct Router {
     state: Mutex<State>,
     closing: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    peers: Arc<Peers>,
     this: Weak<Self>,
 }
 
@@ -81,11 +85,24 @@ impl Router {
             state: Mutex::default(),
             closing: watch::Sender::new(false),
             tasks: Mutex::default(),
+            peers: Arc::default(),
             this: this.clone(),
         });
         router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
         router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
         Ok(router)
+    }
+
+    /// Joins the other routers of the cluster, for verdicts and ephemeral events of partitions that they own.
+    pub fn join(&self, routers: Routers) {
+        let peers = Arc::clone(&self.peers).run(routers, self.context.config.incarnation);
+        let closed = self.closed();
+        self.own(tokio::spawn(async move {
+            tokio::select! {
+                () = closed => {}
+                () = peers => {}
+            }
+        }));
     }
 
     /// Whether this router does all that it should: every assigned partition serves and the log takes appends.

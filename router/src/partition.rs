@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_link::DeliverSender;
+use tidegate_link::{DeliverSender, Settled};
 use tidegate_tenure::{Nonce, Owner, StreamId, ToRouter};
 use tidegate_vocab::{Event, Offset, PartitionId};
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,6 @@ use tokio::task::JoinHandle;
 use crate::context::Context;
 use send::Stream;
 pub(crate) use status::{Phase, Status};
-pub(crate) use verdicts::Settled;
 use verdicts::Verdicts;
 
 /// Commands that may wait for one partition: its senders wait, or answer `overloaded`.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tidegate_vocab::{ErrorKind, Problem, limits};
+use tidegate_vocab::{ErrorKind, Problem, TraceContext, limits};
 
 use crate::metrics::Api;
 use crate::{Router, gauge};
@@ -54,6 +54,8 @@ pub struct PublishRequest {
     pub ttl_ms: Option<u64>,
     /// Skip the log.
     pub ephemeral: bool,
+    /// The caller's trace, if it sent one.
+    pub trace: Option<TraceContext>,
 }
 
 /// What became of an event in a target.

@@ -11,7 +11,9 @@ use prost::Message as _;
 use tidegate_eventlog::LogRecord;
 use tidegate_proto::log::v1::{self as proto, event::Payload as ProtoPayload, record::Body};
 use tidegate_tenure::{KeyedRecord, Nonce, Verdict, Window};
-use tidegate_vocab::{Channel, Event, EventName, Incarnation, PartitionCounts, PartitionId, Payload};
+use tidegate_vocab::{
+    Channel, Event, EventName, Incarnation, PartitionCounts, PartitionId, Payload, TraceContext,
+};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The format that we write, and the newest that we read.
@@ -174,7 +176,14 @@ fn event(channel: Channel, body: proto::Event, record: &LogRecord) -> Option<Eve
         time_ms: record.time_ms,
         offset: Some(record.offset),
         expires_ms: (body.ttl_ms > 0).then(|| record.time_ms.saturating_add(body.ttl_ms)),
+        trace: trace_of(record),
     })
+}
+
+/// A header that is no trace context is ignored.
+fn trace_of(record: &LogRecord) -> Option<TraceContext> {
+    let (_, text) = record.headers.iter().find(|(name, _)| name == TraceContext::HEADER)?;
+    TraceContext::parse(text).ok()
 }
 
 fn channel_of_key(key: &[u8]) -> Option<Channel> {

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use tidegate_link::{BoxFuture, DeliverSender, DeliverStream, RouterLink, UpstreamMessage, deliver_queue};
+use tidegate_link::{
+    BoxFuture, DeliverSender, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage, deliver_queue,
+};
 use tidegate_tenure::{StreamId, ToRouter};
-use tidegate_vocab::{ErrorKind, Incarnation, Position, Problem, limits};
+use tidegate_vocab::{ErrorKind, Event, Incarnation, Offset, PartitionId, Position, Problem, limits};
 use tokio::sync::{Notify, mpsc};
 
 use crate::Router;
@@ -126,5 +128,29 @@ impl RouterLink for Router {
 
     fn upstream(&self, message: UpstreamMessage) -> BoxFuture<'static, Result<Position, Problem>> {
         self.append_upstream(message)
+    }
+
+    fn resolve(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> BoxFuture<'static, Result<Settled, Problem>> {
+        let router = self.arc();
+        Box::pin(async move {
+            let settled = router?.local_verdict(partition, offset).await;
+            settled.ok_or_else(|| {
+                Problem::new(ErrorKind::LogUnavailable, "this router does not own the partition")
+            })
+        })
+    }
+
+    fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {
+        let handed = self.hand_to_own_partition(event);
+        Box::pin(async move {
+            match handed?.await {
+                Ok(Some(nodes)) => Ok(Routed::Nodes(u32::try_from(nodes).unwrap_or(u32::MAX))),
+                Ok(None) | Err(_) => Ok(Routed::NotOwner),
+            }
+        })
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::channel::Channel;
 use crate::limits;
 use crate::position::Offset;
+use crate::trace::TraceContext;
 
 /// The backend's own name for what happened, for instance `goal`. It becomes SSE's `event:` field, so it has no
 /// line breaks and no NUL; and `tidegate.` is ours. Default `message`.
@@ -111,6 +112,8 @@ pub struct Event {
     pub offset: Option<Offset>,
     /// The time from which a replay skips it, in milliseconds since the Unix epoch; it stays live for those connected.
     pub expires_ms: Option<u64>,
+    /// The publisher's trace, if it sent one.
+    pub trace: Option<TraceContext>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod json;
 pub mod limits;
 mod partition;
 mod position;
+mod trace;
 
 pub use channel::{Channel, ChannelError};
 pub use cursor::{Cursor, CursorError, CursorSection};
@@ -22,3 +23,4 @@ pub use ids::{ConnectionId, Incarnation, UserId, UserIdError};
 pub use json::{JsonError, compact_json, push_json_string};
 pub use partition::{PartitionCounts, PartitionId, Topic, partition_number};
 pub use position::{LogEpoch, Offset, Position, PositionError, Term};
+pub use trace::{TraceContext, TraceContextError};

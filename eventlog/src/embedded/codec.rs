@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use tidegate_vocab::{Offset, PartitionId, Topic};
 
-use crate::LogRecord;
+use crate::{Headers, LogRecord, NewRecord};
 
 /// topic (1) + partition (4) + offset (8).
 pub(super) const RECORD_KEY_BYTES: usize = 13;
-/// time (8) + length of the key (2).
-const VALUE_HEAD_BYTES: usize = 10;
+/// time (8) + length of the key (2) + number of headers (1); then the key, per header two parts with their lengths (4),
+/// and the value.
+const VALUE_HEAD_BYTES: usize = 11;
 
 /// The store's value is not one that this module wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,14 +35,21 @@ pub(super) fn offset_of(key: &[u8]) -> Result<u64, Malformed> {
     Ok(u64::from_be_bytes(tail))
 }
 
-/// The caller has checked that the key has at most 65,535 bytes.
-pub(super) fn record_value(time_ms: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
-    debug_assert!(key.len() <= usize::from(u16::MAX));
-    let mut bytes = Vec::with_capacity(VALUE_HEAD_BYTES + key.len() + value.len());
+/// The caller has checked that the key has at most 65,535 bytes, and that all is far below 4 GiB.
+pub(super) fn record_value(time_ms: u64, record: &NewRecord) -> Vec<u8> {
+    debug_assert!(record.key.len() <= usize::from(u16::MAX));
+    let mut bytes = Vec::with_capacity(VALUE_HEAD_BYTES + record.bytes() + 8 * record.headers.len());
     bytes.extend_from_slice(&time_ms.to_be_bytes());
-    bytes.extend_from_slice(&(key.len() as u16).to_be_bytes());
-    bytes.extend_from_slice(key);
-    bytes.extend_from_slice(value);
+    bytes.extend_from_slice(&(record.key.len() as u16).to_be_bytes());
+    bytes.push(record.headers.len().min(255) as u8);
+    bytes.extend_from_slice(&record.key);
+    for (name, value) in record.headers.iter().take(255) {
+        for part in [name.as_bytes(), value] {
+            bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(&record.value);
     bytes
 }
 
@@ -54,19 +62,26 @@ pub(super) fn time_of(stored: &[u8]) -> Result<u64, Malformed> {
 /// Copies the record out: a slice of the store's would pin a whole block for as long as somebody keeps the record.
 pub(super) fn record(offset: u64, stored: &[u8]) -> Result<LogRecord, Malformed> {
     let time_ms = time_of(stored)?;
-    let key_len: [u8; 2] = stored.get(8..10).and_then(|len| len.try_into().ok()).ok_or(Malformed)?;
-    let key_len = usize::from(u16::from_be_bytes(key_len));
-    let payload = stored.get(VALUE_HEAD_BYTES..).ok_or(Malformed)?;
-    if payload.len() < key_len {
-        return Err(Malformed);
+    let mut rest = Bytes::copy_from_slice(stored.get(8..).ok_or(Malformed)?);
+    let key_len = usize::from(u16::from_be_bytes(take_array(&mut rest)?));
+    let [header_count] = take_array(&mut rest)?;
+    let key = take(&mut rest, key_len)?;
+    let mut headers = Headers::with_capacity(usize::from(header_count));
+    for _ in 0..header_count {
+        let name_len = u32::from_be_bytes(take_array(&mut rest)?) as usize;
+        let name = String::from_utf8(take(&mut rest, name_len)?.into()).map_err(|_| Malformed)?;
+        let value_len = u32::from_be_bytes(take_array(&mut rest)?) as usize;
+        headers.push((name, take(&mut rest, value_len)?));
     }
-    let payload = Bytes::copy_from_slice(payload);
-    Ok(LogRecord {
-        offset: Offset(offset),
-        time_ms,
-        key: payload.slice(..key_len),
-        value: payload.slice(key_len..),
-    })
+    Ok(LogRecord { offset: Offset(offset), time_ms, key, value: rest, headers })
+}
+
+fn take(rest: &mut Bytes, count: usize) -> Result<Bytes, Malformed> {
+    if rest.len() < count { Err(Malformed) } else { Ok(rest.split_to(count)) }
+}
+
+fn take_array<const N: usize>(rest: &mut Bytes) -> Result<[u8; N], Malformed> {
+    take(rest, N)?.as_ref().try_into().map_err(|_| Malformed)
 }
 
 #[cfg(test)]
@@ -75,14 +90,20 @@ mod tests {
 
     #[test]
     fn records_read_back() {
+        let header = |name: &str, value: &'static [u8]| (name.to_owned(), Bytes::from_static(value));
+        let headers = [vec![], vec![header("traceparent", b"00-1"), header("", b"")]];
         for (key, value) in [(&b"chat:1"[..], &b"hello"[..]), (b"", b""), (b"k", b""), (b"", b"v")] {
-            let stored = record_value(77, key, value);
-            let read = record(5, &stored).expect("well-formed");
-            assert_eq!((read.offset, read.time_ms), (Offset(5), 77));
-            assert_eq!((&read.key[..], &read.value[..]), (key, value));
+            for headers in &headers {
+                let new = NewRecord { key: key.into(), value: value.into(), headers: headers.clone() };
+                let stored = record_value(77, &new);
+                let read = record(5, &stored).expect("well-formed");
+                assert_eq!((read.offset, read.time_ms), (Offset(5), 77));
+                assert_eq!((read.key, read.value, read.headers), (new.key, new.value, new.headers));
+            }
         }
         assert_eq!(record(0, b"short"), Err(Malformed));
-        assert_eq!(record(0, &record_value(1, b"long key", b"")[..12]), Err(Malformed));
+        let long = NewRecord { key: b"long key"[..].into(), ..NewRecord::default() };
+        assert_eq!(record(0, &record_value(1, &long)[..12]), Err(Malformed));
     }
 
     #[test]

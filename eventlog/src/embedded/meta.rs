@@ -6,7 +6,7 @@ use tidegate_vocab::{PartitionCounts, PartitionId, Topic};
 use super::OpenError;
 
 /// The format this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// What is stored about a topic, made at the first open and kept for good.

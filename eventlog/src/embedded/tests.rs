@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use tempfile::TempDir;
 
+use bytes::Bytes;
+
 use super::*;
 
 const P: PartitionId = PartitionId { topic: Topic::Events, number: 0 };

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use fjall::PersistMode;
 use tidegate_vocab::Offset;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::codec;
 use super::failure;
 use super::shared::Shared;
-use crate::{AppendError, Appended};
+use crate::{AppendError, Appended, NewRecord};
 
 /// Records of one batch: bounds how long the first of them waits for the last to be encoded.
 const BATCH_ROWS_LIMIT: usize = 1024;
@@ -25,14 +24,13 @@ const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 pub(super) struct Pending {
     /// Index into the partitions.
     pub(super) index: usize,
-    pub(super) key: Bytes,
-    pub(super) value: Bytes,
+    pub(super) record: NewRecord,
     pub(super) answer: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
 impl Pending {
     pub(super) fn bytes(&self) -> usize {
-        self.key.len() + self.value.len()
+        self.record.bytes()
     }
 }
 
@@ -101,12 +99,12 @@ impl Writer {
         let now_ms = (shared.clock)();
         let mut batch = shared.database.batch().durability(Some(PersistMode::SyncData));
         let mut places = Vec::with_capacity(pending.len());
-        for record in pending {
+        for Pending { index, record, .. } in pending {
             // invariant: the index comes from `Shared::index`, and there is one tail for each partition
-            let tail = &mut tails[record.index];
+            let tail = &mut tails[*index];
             let time_ms = tail.time_ms.max(now_ms);
-            let key = codec::record_key(shared.partitions[record.index].id, tail.next);
-            batch.insert(&shared.records, key, codec::record_value(time_ms, &record.key, &record.value));
+            let key = codec::record_key(shared.partitions[*index].id, tail.next);
+            batch.insert(&shared.records, key, codec::record_value(time_ms, record));
             places.push(Appended { offset: Offset(tail.next), time_ms });
             *tail = Tail { next: tail.next + 1, time_ms };
         }

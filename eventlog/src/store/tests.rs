@@ -92,7 +92,7 @@ async fn any_part_of_the_last_batch_may_be_lost() {
     let records = open_keyspace(&database, "log_records").expect("opens");
     let mut batch = database.batch();
     for offset in 1..41_u64 {
-        let head = [&u64::MAX.to_be_bytes()[..], &[0, 0]].concat();
+        let head = [&u64::MAX.to_be_bytes()[..], &[0, 0, 0]].concat();
         let value = if offset % 9 == 0 { value(offset) } else { Bytes::from_static(&[9; 300]) };
         batch.insert(
             &records,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_tenure::{LostReason, Outcome, ToNode, ToRouter, WantFrom, WantId};
-use tidegate_vocab::{Channel, Event, EventName, LogEpoch, Offset, PartitionId, Payload, Term};
+use tidegate_vocab::{Channel, Event, EventName, LogEpoch, Offset, PartitionId, Payload, Term, TraceContext};
 
 use super::{FrameError, topic_of_number};
 use crate::deliver::v1::{self as wire, event, to_node, to_router, want};
@@ -137,5 +137,6 @@ fn event_from_wire(event: wire::Event) -> Result<Arc<Event>, FrameError> {
         time_ms: event.time_ms,
         offset: event.offset.map(Offset),
         expires_ms: event.expires_ms,
+        trace: TraceContext::parse(event.trace_parent.as_bytes()).ok(),
     }))
 }

@@ -4,7 +4,9 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message as _;
 use tidegate_tenure::{LostReason, Outcome, ToNode, ToRouter, WantFrom, WantId};
-use tidegate_vocab::{Channel, Event, EventName, LogEpoch, Offset, PartitionId, Payload, Term, Topic};
+use tidegate_vocab::{
+    Channel, Event, EventName, LogEpoch, Offset, PartitionId, Payload, Term, Topic, TraceContext,
+};
 
 use super::*;
 use crate::deliver::v1 as wire;
@@ -35,11 +37,21 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn event() -> impl Strategy<Value = Arc<Event>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..20);
     let names = prop::sample::select(vec!["message", "goal", "toré"]);
-    (channel(), names, any::<bool>(), bytes, any::<u64>(), option::of(offset()), option::of(any::<u64>()))
-        .prop_map(|(channel, name, json, bytes, time_ms, offset, expires_ms)| {
+    (
+        channel(),
+        names,
+        any::<bool>(),
+        bytes,
+        any::<u64>(),
+        option::of(offset()),
+        option::of(any::<u64>()),
+        any::<u64>(),
+    )
+        .prop_map(|(channel, name, json, bytes, time_ms, offset, expires_ms, span_id)| {
             let payload = if json { Payload::Json(bytes.into()) } else { Payload::Binary(bytes.into()) };
             let name = EventName::parse(name).expect("valid");
-            Arc::new(Event { channel, name, payload, time_ms, offset, expires_ms })
+            let trace = (span_id > 0).then_some(TraceContext { trace_id: 7, span_id, flags: 1 });
+            Arc::new(Event { channel, name, payload, time_ms, offset, expires_ms, trace })
         })
 }
 

@@ -103,5 +103,6 @@ fn event_to_wire(event: Arc<Event>) -> wire::Event {
         time_ms: event.time_ms,
         offset: event.offset.map(|offset| offset.0),
         expires_ms: event.expires_ms,
+        trace_parent: event.trace.map(|trace| trace.to_string()).unwrap_or_default(),
     }
 }

@@ -85,7 +85,7 @@ fn parse(object: Object, header_key: Option<&str>) -> Result<Parsed, Problem> {
     let idempotency_key = key.or_else(|| header_key.map(str::to_owned));
     let single = single && targets.len() == 1;
     Ok(Parsed {
-        request: PublishRequest { targets, event, data, idempotency_key, ttl_ms, ephemeral },
+        request: PublishRequest { targets, event, data, idempotency_key, ttl_ms, ephemeral, trace: None },
         single,
     })
 }

@@ -8,7 +8,7 @@ use tidegate_proto::publish::v1::publisher_server::Publisher;
 use tidegate_proto::publish::v1::{self as wire, item_result, publish_request, target_result};
 use tidegate_proto::upstream::v1::upstream_server::Upstream;
 use tidegate_proto::upstream::v1::{self as up, message, read_request, read_response};
-use tidegate_vocab::{ErrorKind, Payload, Problem};
+use tidegate_vocab::{ErrorKind, Payload, Problem, TraceContext};
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -29,7 +29,8 @@ impl Publisher for PublisherService {
         &self,
         request: Request<wire::PublishRequest>,
     ) -> Result<Response<wire::PublishResponse>, Status> {
-        let request = from_wire(request.into_inner()).map_err(|problem| {
+        let trace = trace_of(&request);
+        let request = from_wire(request.into_inner(), trace).map_err(|problem| {
             self.0.context.metrics.published(Api::Grpc, Err(problem.kind));
             answer::status(&problem, None)
         })?;
@@ -43,7 +44,8 @@ impl Publisher for PublisherService {
         &self,
         request: Request<wire::PublishBatchRequest>,
     ) -> Result<Response<wire::PublishBatchResponse>, Status> {
-        let items = request.into_inner().items.into_iter().map(from_wire).collect();
+        let trace = trace_of(&request);
+        let items = request.into_inner().items.into_iter().map(|item| from_wire(item, trace)).collect();
         let results =
             self.0.publish_batch(Api::Grpc, items).await.map_err(|problem| answer::status(&problem, None))?;
         let mut failed = 0;
@@ -67,7 +69,11 @@ impl Publisher for PublisherService {
     }
 }
 
-fn from_wire(request: wire::PublishRequest) -> Result<PublishRequest, Problem> {
+fn trace_of<T>(request: &Request<T>) -> Option<TraceContext> {
+    TraceContext::parse(request.metadata().get(TraceContext::HEADER)?.as_bytes()).ok()
+}
+
+fn from_wire(request: wire::PublishRequest, trace: Option<TraceContext>) -> Result<PublishRequest, Problem> {
     let data = match request.payload {
         Some(publish_request::Payload::Json(text)) => Data::Json(text.into()),
         Some(publish_request::Payload::Binary(bytes)) => Data::Binary(bytes),
@@ -83,6 +89,7 @@ fn from_wire(request: wire::PublishRequest) -> Result<PublishRequest, Problem> {
         idempotency_key: Some(request.idempotency_key).filter(|key| !key.is_empty()),
         ttl_ms: Some(request.ttl_ms).filter(|ttl_ms| *ttl_ms > 0),
         ephemeral: request.ephemeral,
+        trace,
     })
 }
 

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tidegate_vocab::{ErrorKind, Problem, limits, push_json_string};
+use tidegate_vocab::{ErrorKind, Problem, TraceContext, limits, push_json_string};
 
 use super::{answer, body};
 use crate::Router;
 use crate::metrics::Api;
-use crate::publish::{Accepted, PublishError, Published, Target};
+use crate::publish::{Accepted, PublishError, PublishRequest, Published, Target};
 
 pub(super) async fn publish(State(router): State<Arc<Router>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
@@ -32,7 +32,8 @@ pub(super) async fn publish(State(router): State<Arc<Router>>, request: Request)
             return answer::http(&problem, None);
         }
     };
-    match router.publish(Api::Http, parsed.request).await {
+    let request = PublishRequest { trace: trace_of(&head.headers), ..parsed.request };
+    match router.publish(Api::Http, request).await {
         Ok(published) => {
             let mut out = Vec::with_capacity(128);
             push_published(&mut out, &published, parsed.single);
@@ -42,8 +43,14 @@ pub(super) async fn publish(State(router): State<Arc<Router>>, request: Request)
     }
 }
 
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get(TraceContext::HEADER)?.as_bytes()).ok()
+}
+
 pub(super) async fn publish_batch(State(router): State<Arc<Router>>, request: Request) -> Response {
-    let parsed = match read(request.into_body()).await.and_then(|body| body::batch(&body)) {
+    let (head, body) = request.into_parts();
+    let trace = trace_of(&head.headers);
+    let parsed = match read(body).await.and_then(|body| body::batch(&body)) {
         Ok(parsed) => parsed,
         Err(problem) => {
             router.context.metrics.published(Api::Http, Err(problem.kind));
@@ -52,7 +59,10 @@ pub(super) async fn publish_batch(State(router): State<Arc<Router>>, request: Re
     };
     let singles: Vec<bool> =
         parsed.iter().map(|item| item.as_ref().is_ok_and(|parsed| parsed.single)).collect();
-    let items = parsed.into_iter().map(|item| item.map(|parsed| parsed.request)).collect();
+    let items = parsed
+        .into_iter()
+        .map(|item| item.map(|parsed| PublishRequest { trace, ..parsed.request }))
+        .collect();
     let results = match router.publish_batch(Api::Http, items).await {
         Ok(results) => results,
         Err(problem) => return answer::http(&problem, None),

@@ -7,13 +7,12 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use tidegate_eventlog::{BoxFuture, LogRecord, ReadError};
 use tidegate_history::HistoryStore;
-use tidegate_link::DeliverSender;
+use tidegate_link::{DeliverSender, Settled};
 use tidegate_tenure::{Nonce, StreamId};
 use tidegate_vocab::{Channel, Offset, PartitionId};
 use tokio::sync::oneshot;
 
 use super::replay::{Replay, ReplayError, Stretch};
-use super::verdicts::Settled;
 use crate::context::Context;
 
 /// How a job ended.

@@ -1,10 +1,10 @@
 //! Reading the log again, with the same verdicts: for a lead-in, for tenures behind the ring, for late questions.
 
 use tidegate_eventlog::ReadError;
+use tidegate_link::Settled;
 use tidegate_tenure::{Row, Verdict, Window};
 use tidegate_vocab::{Offset, PartitionId, limits};
 
-use super::verdicts::Settled;
 use crate::context::Context;
 use crate::record::{self, Reading};
 

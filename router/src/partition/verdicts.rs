@@ -2,21 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_link::Settled;
 use tidegate_vocab::{Offset, limits};
 use tokio::sync::oneshot;
-
-/// What the log's order made of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// The first of its key.
-    Fresh,
-    /// A repeat of the record at this offset.
-    DuplicateOf(Offset),
-    /// Its key had another body.
-    Conflict,
-    /// It is a dead letter.
-    Unreadable,
-}
 
 /// What is known of an offset.
 pub(super) enum Known {

@@ -1,7 +1,7 @@
 //! Whether a publish may be: names, sizes, keys, and JSON that is JSON.
 
 use tidegate_vocab::{
-    Channel, ErrorKind, EventName, JsonError, Payload, Problem, UserId, compact_json, limits,
+    Channel, ErrorKind, EventName, JsonError, Payload, Problem, TraceContext, UserId, compact_json, limits,
 };
 
 use super::{Data, PublishRequest, Target};
@@ -14,12 +14,13 @@ pub(super) struct Draft {
     /// The key is the caller's own, so that the answer waits for the verdict.
     pub(super) own_key: bool,
     pub(super) ephemeral: bool,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Draft {
     /// Checks everything that can be checked without the log.
     pub(super) fn check(request: PublishRequest) -> Result<Self, Problem> {
-        let PublishRequest { targets, event, data, idempotency_key, ttl_ms, ephemeral } = request;
+        let PublishRequest { targets, event, data, idempotency_key, ttl_ms, ephemeral, trace } = request;
         check_target_count(targets.len())?;
         let name = match event.as_deref() {
             None => EventName::MESSAGE,
@@ -47,7 +48,7 @@ impl Draft {
                 (target, channel)
             })
             .collect();
-        Ok(Self { event, targets, own_key, ephemeral })
+        Ok(Self { event, targets, own_key, ephemeral, trace })
     }
 }
 

@@ -1,23 +1,26 @@
 //! From a checked publish to its answer: hand over in order, then wait for the log and its verdict.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tidegate_eventlog::{AppendError, Appended, BoxFuture};
-use tidegate_vocab::{Channel, ErrorKind, Event, Offset, PartitionId, Position, Problem};
+use tidegate_eventlog::{AppendError, Appended, BoxFuture, Headers, NewRecord};
+use tidegate_link::{Routed, RouterLink, Settled};
+use tidegate_vocab::{Channel, ErrorKind, Event, Offset, PartitionId, Position, Problem, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 
 use super::check::Draft;
 use super::{Accepted, Published, Target, TargetResult};
 use crate::Router;
-use crate::partition::{Command, Settled};
+use crate::partition::{Command, PartitionHandle, Phase};
 
 /// How long to wait before a retry when the log refuses, in milliseconds.
 const LOG_RETRY_MS: u64 = 1_000;
 /// How long to wait before a retry when a queue is full, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 100;
+/// How long to wait for another owner before asking again.
+const VERDICT_AGAIN: Duration = Duration::from_millis(200);
 
 /// A publish on its way.
 pub(super) struct Begun {
@@ -32,6 +35,7 @@ enum Handed {
     Refused(Problem),
     ToLog(PartitionId, BoxFuture<'static, Result<Appended, AppendError>>),
     ToOwner(oneshot::Receiver<Option<usize>>),
+    ToPeer(BoxFuture<'static, Result<Routed, Problem>>),
 }
 
 impl Router {
@@ -42,11 +46,13 @@ impl Router {
         for (target, channel) in draft.targets {
             let handed = match channel {
                 Err(problem) => Handed::Refused(problem),
-                Ok(channel) if draft.ephemeral => self.hand_to_owner(channel, &draft.event),
+                Ok(channel) if draft.ephemeral => self.hand_to_owner(channel, &draft.event, draft.trace),
                 Ok(channel) => {
                     let partition = self.context.log.counts().partition_of(&channel);
                     let key = Bytes::copy_from_slice(channel.as_str().as_bytes());
-                    Handed::ToLog(partition, self.context.log.append(partition, key, value.clone()))
+                    let headers = trace_headers(draft.trace);
+                    let record = NewRecord { key, value: value.clone(), headers };
+                    Handed::ToLog(partition, self.context.log.append_record(partition, record))
                 }
             };
             targets.push((target, handed));
@@ -55,27 +61,45 @@ impl Router {
         Begun { targets, key, own_key: draft.own_key }
     }
 
-    fn hand_to_owner(&self, channel: Channel, draft: &crate::record::EventDraft) -> Handed {
-        let partition = self.context.log.counts().partition_of(&channel);
-        let event = Event {
+    fn hand_to_owner(
+        &self,
+        channel: Channel,
+        draft: &crate::record::EventDraft,
+        trace: Option<TraceContext>,
+    ) -> Handed {
+        let event = Arc::new(Event {
             channel,
             name: draft.name.clone(),
             payload: draft.payload.clone(),
             time_ms: self.context.clock.now_ms(),
             offset: None,
             expires_ms: None,
-        };
+            trace,
+        });
+        let partition = self.context.log.counts().partition_of(&event.channel);
+        if let Some(owner) = self.peer_that_owns(partition) {
+            return Handed::ToPeer(owner.ephemeral(event));
+        }
+        match self.hand_to_own_partition(event) {
+            Ok(answered) => Handed::ToOwner(answered),
+            Err(problem) => Handed::Refused(problem),
+        }
+    }
+
+    /// The answer is none when the partition is not served here.
+    pub(crate) fn hand_to_own_partition(
+        &self,
+        event: Arc<Event>,
+    ) -> Result<oneshot::Receiver<Option<usize>>, Problem> {
+        let partition = self.context.log.counts().partition_of(&event.channel);
         let (answer, answered) = oneshot::channel();
-        match self
-            .mailbox(partition)
-            .map(|mailbox| mailbox.try_send(Command::Ephemeral(Arc::new(event), answer)))
-        {
-            // Not owned here: the sender is dropped, and the answer says routed 0.
-            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Handed::ToOwner(answered),
-            Some(Err(mpsc::error::TrySendError::Full(_))) => Handed::Refused(
-                Problem::new(ErrorKind::Overloaded, "too much waits for the partition")
-                    .retry_after_ms(QUEUE_RETRY_MS),
-            ),
+        match self.mailbox(partition).map(|mailbox| mailbox.try_send(Command::Ephemeral(event, answer))) {
+            // Not owned here: the sender is dropped, and the answer says so.
+            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Ok(answered),
+            Some(Err(mpsc::error::TrySendError::Full(_))) => {
+                let problem = Problem::new(ErrorKind::Overloaded, "too much waits for the partition");
+                Err(problem.retry_after_ms(QUEUE_RETRY_MS))
+            }
         }
     }
 
@@ -87,6 +111,7 @@ impl Router {
             let outcome = match handed {
                 Handed::Refused(problem) => Err(problem),
                 Handed::ToOwner(answered) => Ok(routed(answered, deadline).await),
+                Handed::ToPeer(answered) => Ok(routed_by_peer(answered, deadline).await),
                 Handed::ToLog(partition, append) => {
                     let settling = self.settle_durable(partition, append, own_key, named);
                     match tokio::time::timeout_at(deadline, settling).await {
@@ -137,16 +162,44 @@ impl Router {
         }
     }
 
-    /// The verdict of a record, once its owner has consumed it; none when there is no owner here.
+    /// The verdict of a record, once its owner has consumed it; asked of the next owner when one goes. None only when
+    /// the caller is to give up: whoever calls bounds the time.
     async fn verdict(&self, partition: PartitionId, offset: Offset) -> Option<Settled> {
+        loop {
+            let changed = self.peers.changed();
+            let settled = match self.peer_that_owns(partition) {
+                Some(owner) => owner.resolve(partition, offset).await.ok(),
+                None => self.local_verdict(partition, offset).await,
+            };
+            if settled.is_some() || !self.peers.is_cluster() {
+                return settled;
+            }
+            // Nobody owns it now, or the owner went: the next one knows as well.
+            let _ = tokio::time::timeout(VERDICT_AGAIN, changed).await;
+        }
+    }
+
+    /// The same, of a partition that is owned here.
+    pub(crate) async fn local_verdict(&self, partition: PartitionId, offset: Offset) -> Option<Settled> {
         let (answer, answered) = oneshot::channel();
         self.mailbox(partition)?.send(Command::Resolve(offset, answer)).await.ok()?;
         answered.await.ok()
     }
 
+    fn peer_that_owns(&self, partition: PartitionId) -> Option<Arc<dyn RouterLink>> {
+        let serves = |partition: &PartitionHandle| partition.status.phase() == Phase::Serving;
+        let is_ours = self.state().partitions.get(&partition).is_some_and(serves);
+        if is_ours { None } else { self.peers.owner(partition) }
+    }
+
     fn mailbox(&self, partition: PartitionId) -> Option<mpsc::Sender<Command>> {
         self.state().partitions.get(&partition).map(|partition| partition.mailbox.clone())
     }
+}
+
+fn trace_headers(trace: Option<TraceContext>) -> Headers {
+    let header = trace.map(|trace| (TraceContext::HEADER.to_owned(), trace.to_string().into_bytes().into()));
+    header.into_iter().collect()
 }
 
 /// At most once: an owner that does not answer in time, or is not here, routed nothing that we know of.
@@ -156,6 +209,16 @@ async fn routed(answered: oneshot::Receiver<Option<usize>>, deadline: tokio::tim
         Ok(Ok(None) | Err(_)) | Err(_) => 0,
     };
     Accepted::Ephemeral { routed: u32::try_from(routed).unwrap_or(u32::MAX) }
+}
+
+async fn routed_by_peer(
+    answered: BoxFuture<'static, Result<Routed, Problem>>,
+    deadline: tokio::time::Instant,
+) -> Accepted {
+    match tokio::time::timeout_at(deadline, answered).await {
+        Ok(Ok(Routed::Nodes(routed))) => Accepted::Ephemeral { routed },
+        Ok(Ok(Routed::NotOwner) | Err(_)) | Err(_) => Accepted::Ephemeral { routed: 0 },
+    }
 }
 
 fn indeterminate(key: &str) -> Problem {

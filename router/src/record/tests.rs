@@ -10,7 +10,13 @@ fn channel(name: &str) -> Channel {
 }
 
 fn record(offset: u64, key: &str, value: impl Into<Bytes>) -> LogRecord {
-    LogRecord { offset: Offset(offset), time_ms: 1_000, key: key.to_owned().into(), value: value.into() }
+    LogRecord {
+        offset: Offset(offset),
+        time_ms: 1_000,
+        key: key.to_owned().into(),
+        value: value.into(),
+        headers: vec![],
+    }
 }
 
 fn draft(json: &'static str, ttl_ms: u64) -> EventDraft {

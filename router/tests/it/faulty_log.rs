@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use tidegate_eventlog::embedded::EmbeddedLog;
 use tidegate_eventlog::{
-    AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, ReadError, RecordStream,
+    AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, NewRecord, ReadError, RecordStream,
 };
 use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic};
 
@@ -45,17 +44,16 @@ impl EventLog for FaultyLog {
         LogEpoch(self.log.epoch(topic).0.wrapping_add(self.faults.epoch.load(Ordering::SeqCst)))
     }
 
-    fn append(
+    fn append_record(
         &self,
         partition: PartitionId,
-        key: Bytes,
-        value: Bytes,
+        record: NewRecord,
     ) -> BoxFuture<'static, Result<Appended, AppendError>> {
         match self.faults.append.lock().expect("lock").clone() {
-            None => self.log.append(partition, key, value),
+            None => self.log.append_record(partition, record),
             Some(AppendFault::Fails(error)) => Box::pin(async move { Err(error) }),
             Some(AppendFault::NeverAnswers) => {
-                drop(self.log.append(partition, key, value));
+                drop(self.log.append_record(partition, record));
                 Box::pin(std::future::pending())
             }
         }

@@ -150,6 +150,7 @@ pub(crate) fn event(channel: &str, json: &str) -> PublishRequest {
         idempotency_key: None,
         ttl_ms: None,
         ephemeral: false,
+        trace: None,
     }
 }
 

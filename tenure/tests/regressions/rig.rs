@@ -28,6 +28,7 @@ pub(crate) fn event(offset: u64) -> Arc<Event> {
         time_ms: 0,
         offset: Some(Offset(offset)),
         expires_ms: None,
+        trace: None,
     })
 }
 

@@ -51,6 +51,7 @@ impl Log {
             time_ms: now_ms,
             offset: Some(Offset(self.end())),
             expires_ms,
+            trace: None,
         };
         self.append(Rec::Event(Arc::new(event)), now_ms);
     }

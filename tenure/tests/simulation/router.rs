@@ -231,6 +231,7 @@ impl World {
             time_ms: self.now_ms,
             offset: None,
             expires_ms: None,
+            trace: None,
         };
         if let Some(owner) = &mut self.routers[r].owner {
             owner.ephemeral(&Arc::new(event), |_| true);

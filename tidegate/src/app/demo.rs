@@ -61,6 +61,7 @@ fn request(body: &[u8]) -> Result<PublishRequest, Problem> {
         idempotency_key: None,
         ttl_ms: None,
         ephemeral: body.ephemeral,
+        trace: None,
     })
 }
 

@@ -16,6 +16,7 @@ fn event(name: &str, payload: Payload, offset: Option<u64>) -> Event {
         time_ms: 1_700_000_000_123,
         offset: offset.map(Offset),
         expires_ms: None,
+        trace: None,
     }
 }
 

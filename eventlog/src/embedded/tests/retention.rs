@@ -47,7 +47,7 @@ async fn an_emptied_partition_keeps_its_offsets_and_its_time() {
     assert_eq!(log.start(P).await, Ok(last.next()));
     // Deleting tables may bring back a row of a partition that is empty.
     let forgotten = codec::record_key(P, 7);
-    log.shared.records.insert(forgotten, codec::record_value(1, b"", b"")).expect("written");
+    log.shared.records.insert(forgotten, codec::record_value(1, &NewRecord::default())).expect("written");
     drop(log);
     now_ms.store(1, Ordering::SeqCst);
     let log = open(&directory, with(&clock, 500)).expect("opens again");
@@ -105,7 +105,8 @@ async fn what_is_not_synced_is_not_shown() {
     let log = open(&directory, options()).expect("opens");
     put(&log, P, "synced").await;
     // In the store and not yet announced: where a batch is between its commit and its answer.
-    let value = codec::record_value(u64::MAX, b"", b"not yet");
+    let not_yet = NewRecord { value: Bytes::from_static(b"not yet"), ..NewRecord::default() };
+    let value = codec::record_value(u64::MAX, &not_yet);
     log.shared.records.insert(codec::record_key(P, 1), value).expect("written");
     let rows = log.read(P, Offset(0), 10, 1000).await.expect("readable");
     assert_eq!(rows.len(), 1);
