@@ -1,6 +1,6 @@
 //! What a router needs to know.
 
-use tidegate_vocab::Incarnation;
+use tidegate_vocab::{Incarnation, Topic};
 
 /// See the fields; [`RouterConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -13,6 +13,11 @@ pub struct RouterConfig {
     pub api_keys: Vec<String>,
     /// Serve gRPC reflection on the API port.
     pub reflection: bool,
+    /// Milliseconds before now at which a new owner without a history of its own begins.
+    pub tail_ms: u64,
+    /// Milliseconds that the longest-lived channel of the events and of the inbox keeps its history: what is older is not
+    /// loaded.
+    pub history_ages_ms: [u64; 2],
     /// Milliseconds after which a publish that is not settled is answered as indeterminate.
     pub publish_timeout_ms: u64,
     /// Milliseconds in which a request to the API port must have been answered; streams excepted.
@@ -20,6 +25,12 @@ pub struct RouterConfig {
 }
 
 impl RouterConfig {
+    /// How long a topic's history is of use.
+    #[must_use]
+    pub fn history_age_ms(&self, topic: Topic) -> u64 {
+        self.history_ages_ms[usize::from(topic == Topic::Inbox)]
+    }
+
     /// The defaults: no API keys, reflection, 5 s for a publish, 15 s for a request.
     #[must_use]
     pub fn new(incarnation: Incarnation) -> Self {
@@ -28,6 +39,8 @@ impl RouterConfig {
             address: String::new(),
             api_keys: Vec::new(),
             reflection: true,
+            tail_ms: 120_000,
+            history_ages_ms: [u64::MAX; 2],
             publish_timeout_ms: 5_000,
             request_timeout_ms: 15_000,
         }

@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     pub(crate) lag_sum: IntGauge,
     pub(crate) lag_max: IntGauge,
     pub(crate) records_consumed: IntCounter,
+    pub(crate) backfilled: IntCounter,
     pub(crate) pushes: IntCounter,
     pub(crate) events_wanted: IntCounter,
     pub(crate) history_rows: IntCounter,
@@ -122,6 +123,10 @@ impl Metrics {
             lag_max: on.gauge(
                 "tidegate_router_lag_records_max",
                 "Records between H and the high watermark, the worst partition",
+            )?,
+            backfilled: on.counter(
+                "tidegate_router_backfill_chunks_total",
+                "Chunks by which the floor of a history went down",
             )?,
             records_consumed: on.counter("tidegate_router_records_consumed_total", "Records consumed")?,
             pushes: on.counter("tidegate_router_pushes_total", "Live events sent to nodes")?,

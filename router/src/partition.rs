@@ -5,6 +5,7 @@
 //! cutting a History and adding a want are one step (TENURES, rule 7). Runs on the shared runtime; what blocks on a
 //! disk goes to the blocking pool. A log or store that fails never ends the task: it backs off and tries again.
 
+mod backfill;
 mod begin;
 mod jobs;
 mod replay;

@@ -103,7 +103,7 @@ pub(crate) fn read(
     partition: PartitionId,
     record: &LogRecord,
 ) -> Reading {
-    let channel = channel_of_key(&record.key).filter(|channel| counts.partition_of(channel) == partition);
+    let channel = channel_here(counts, partition, record);
     // A window is left half-changed by a panic at worst by one key: the record is told as lost anyway.
     let reading = catch_unwind(AssertUnwindSafe(|| read_unguarded(window, counts, partition, record)));
     reading.unwrap_or(Reading::DeadLetter(channel, DeadReason::Panic))
@@ -152,6 +152,15 @@ fn read_event(window: &mut Window, channel: Channel, body: proto::Event, record:
         body_hash: body_hash(&event, ttl_ms),
     });
     Reading::Event(Arc::new(event), verdict)
+}
+
+/// The channel that a record's key names, if it lives on this partition.
+pub(crate) fn channel_here(
+    counts: &PartitionCounts,
+    partition: PartitionId,
+    record: &LogRecord,
+) -> Option<Channel> {
+    channel_of_key(&record.key).filter(|channel| counts.partition_of(channel) == partition)
 }
 
 /// Reads a row of the history: a record that was judged before it was stored.

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use tidegate_eventlog::ReadError;
 use tidegate_history::HistoryError;
 use tidegate_tenure::Window;
-use tidegate_vocab::{LogEpoch, Offset, PartitionId};
+use tidegate_vocab::{LogEpoch, Offset, PartitionId, limits};
 
 use super::replay::{Replay, ReplayError};
 use crate::context::Context;
+
+/// A store that is behind by no more goes on, however old it is: that many records are soon read.
+const CATCH_UP_OFFSETS: u64 = limits::IDEMPOTENCY_WINDOW_OFFSETS;
 
 /// A partition ready to be consumed.
 pub(super) struct Begun {
@@ -17,8 +20,8 @@ pub(super) struct Begun {
     pub(super) h: Offset,
     /// The first offset that the history covers.
     pub(super) floor: Offset,
-    /// The first offset that the log has.
-    pub(super) log_start: Offset,
+    /// The first offset that the log has and that retention leaves: nothing below it will come back.
+    pub(super) horizon: Offset,
     /// What the lead-in left.
     pub(super) window: Window,
 }
@@ -38,27 +41,53 @@ pub(super) enum BeginError {
     Pool,
 }
 
-/// Goes on where the store got to if it belongs to this log and lies within it; from the log's start otherwise.
+/// Goes on where the store got to, if it belongs to this log, lies within it and is not far behind; otherwise near the
+/// log's end, where almost everyone's cursor lies, and the backward load brings the rest (TENURES, rule 3).
 pub(super) async fn begin(context: Arc<Context>, id: PartitionId) -> Result<Begun, BeginError> {
     let epoch = context.log.epoch(id.topic);
-    let log_start = context.log.start(id).await?;
+    let start = context.log.start(id).await?;
     let end = context.log.high_watermark(id).await?;
+    let tail_ms = context.config.tail_ms;
+    let since = |ago_ms: u64| context.clock.now_ms().saturating_sub(ago_ms);
+    let oldest = context.log.offset_at(id, since(tail_ms + limits::IDEMPOTENCY_WINDOW_MS)).await?.max(start);
     let stored = context.store.interval(id);
-    let usable = stored.filter(|stored| stored.epoch == epoch && stored.h >= log_start && stored.h <= end);
+    let is_recent = |h: Offset| h >= oldest || end.0 - h.0 <= CATCH_UP_OFFSETS;
+    let usable = stored.filter(|stored| {
+        stored.epoch == epoch && stored.h >= start && stored.h <= end && is_recent(stored.h)
+    });
     let (h, floor) = match usable {
         Some(stored) => (stored.h, stored.floor),
         None => {
-            tracing::debug!(partition = %id, ?stored, %log_start, "history starts anew at the log's start");
+            let h = context.log.offset_at(id, since(tail_ms)).await?.clamp(start, end);
+            tracing::info!(partition = %id, ?stored, %start, %h, %end, "history is loaded anew, backwards from its tail");
             let store = Arc::clone(&context.store);
-            tokio::task::spawn_blocking(move || store.reset(id, epoch, log_start))
+            tokio::task::spawn_blocking(move || store.reset(id, epoch, h))
                 .await
                 .map_err(|_| BeginError::Pool)??;
-            (log_start, log_start)
+            (h, h)
         }
     };
     let lead_in = Replay::open(&context, id, h).await.map_err(|error| match error {
         ReplayError::UnknownVersion(version) => BeginError::UnknownVersion(version),
         other => BeginError::LeadIn(other),
     })?;
-    Ok(Begun { epoch, h, floor, log_start, window: lead_in.window })
+    let horizon = horizon(&context, id, start, end).await?;
+    Ok(Begun { epoch, h, floor, horizon, window: lead_in.window })
+}
+
+/// The first offset that any channel's retention may still want: what lies below is gone for everybody. Time is the
+/// log's, so a partition that has been quiet for long keeps what it had.
+async fn horizon(
+    context: &Context,
+    id: PartitionId,
+    start: Offset,
+    end: Offset,
+) -> Result<Offset, ReadError> {
+    if end <= start {
+        return Ok(start);
+    }
+    let last = context.log.read(id, Offset(end.0 - 1), 1, 1).await?;
+    let Some(last) = last.first() else { return Ok(start) };
+    let age_ms = context.config.history_age_ms(id.topic);
+    Ok(context.log.offset_at(id, last.time_ms.saturating_sub(age_ms)).await?.clamp(start, end))
 }

@@ -12,6 +12,7 @@ use tidegate_tenure::{Nonce, StreamId};
 use tidegate_vocab::{Channel, Offset, PartitionId};
 use tokio::sync::oneshot;
 
+use super::backfill::{Backfill, Chunk};
 use super::replay::{Replay, ReplayError, Stretch};
 use crate::context::Context;
 
@@ -29,6 +30,12 @@ pub(super) enum Done {
     LogStart(Offset),
     /// The history's floor was raised to this, or could not be.
     Forgotten(Option<Offset>),
+    /// A chunk of the backward load, or why there is none.
+    Chunk(Backfill, Result<Chunk, ReplayError>),
+    /// The pause before the next chunk is over.
+    NextChunk(Backfill),
+    /// The store has the chunk: the floor is here now; or none, when it did not take it.
+    Filled(Option<Offset>),
     /// A stretch of the log for a tenure behind the ring.
     Stretch(StreamId, Offset, Replay, Stretch),
     /// The log no longer has that stretch.
@@ -80,6 +87,37 @@ pub(super) fn forget_below(
     Box::pin(async move {
         let raised = tokio::task::spawn_blocking(move || store.forget_below(id, start)).await;
         Done::Forgotten(matches!(raised, Ok(Ok(()))).then_some(start))
+    })
+}
+
+/// Reads the chunk of the backward load that lies right below `floor`.
+pub(super) fn chunk(
+    context: Arc<Context>,
+    id: PartitionId,
+    mut backfill: Backfill,
+    floor: Offset,
+    horizon: Offset,
+) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let chunk = backfill.chunk(&context, id, floor, horizon).await;
+        Done::Chunk(backfill, chunk)
+    })
+}
+
+/// Lowers the floor by one chunk, on the blocking pool.
+pub(super) fn fill(store: Arc<HistoryStore>, id: PartitionId, chunk: Chunk) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let new_floor = chunk.new_floor;
+        let filled =
+            tokio::task::spawn_blocking(move || store.extend_floor(id, &chunk.rows, new_floor)).await;
+        match filled {
+            Ok(Ok(())) => Done::Filled(Some(new_floor)),
+            Ok(Err(error)) => {
+                tracing::error!(partition = %id, %error, "history refused a chunk of the backward load");
+                Done::Filled(None)
+            }
+            Err(_) => Done::Filled(None),
+        }
     })
 }
 

@@ -76,7 +76,11 @@ impl Replay {
     }
 
     /// Reads one step, not past `upto`.
-    async fn read(&mut self, context: &Context, upto: Offset) -> Result<Vec<(Offset, Reading)>, ReplayError> {
+    pub(super) async fn read(
+        &mut self,
+        context: &Context,
+        upto: Offset,
+    ) -> Result<Vec<(Offset, Reading)>, ReplayError> {
         let most = usize::try_from(upto.0.saturating_sub(self.next.0)).unwrap_or(usize::MAX);
         let most = most.clamp(1, limits::READ_ROWS_LIMIT);
         let records = context.log.read(self.id, self.next, most, limits::READ_BYTES_LIMIT).await?;

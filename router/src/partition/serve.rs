@@ -1,5 +1,6 @@
 //! The loop of a partition between its beginning and its end: consume, apply, send, mark.
 
+mod backward;
 mod consume;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tidegate_eventlog::{LogRecord, ReadError, RecordStream};
 use tidegate_tenure::{Nonce, Owner, OwnerOut, StreamId, Window};
-use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, Term};
+use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, Term, limits};
 use tokio::time::MissedTickBehavior;
 
 use super::begin::Begun;
@@ -18,6 +19,7 @@ use super::send::{Replays, Turn};
 use super::verdicts::Known;
 use super::{Command, End, PartitionTask, Phase, new_nonce};
 use crate::record;
+use backward::Backward;
 use consume::Batch;
 
 const MARK_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,6 +49,8 @@ struct Serving<'t> {
     applying: bool,
     /// The store raises the floor.
     forgetting: bool,
+    backward: Backward,
+    committed: Option<Offset>,
     nonce: Option<Nonce>,
     term: Option<Term>,
     retake_ms: u64,
@@ -66,12 +70,14 @@ impl PartitionTask {
             epoch: begun.epoch,
             counts: context.log.counts(),
             window: begun.window,
-            rows: StoredRows::new(Arc::clone(&context.store), self.id, begun.floor, begun.log_start),
+            rows: StoredRows::new(Arc::clone(&context.store), self.id, begun.floor, begun.horizon),
             jobs: Jobs::new(),
             records: Some(context.log.consume(self.id, begun.h)),
             batch: None,
             applying: false,
             forgetting: false,
+            backward: Backward::default(),
+            committed: None,
             nonce: None,
             term: None,
             retake_ms: RETAKE_FIRST_MS,
@@ -100,6 +106,7 @@ impl Serving<'_> {
         }
         self.owner.assigned(new_nonce());
         self.drain();
+        self.begin_backward();
         let mut marks = tokio::time::interval(MARK_INTERVAL);
         marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -115,7 +122,7 @@ impl Serving<'_> {
                 },
                 records = next_records(&mut self.records), if self.batch.is_none() => self.records_came(records),
                 _ = marks.tick() => self.tick(),
-                () = tokio::task::yield_now(), if self.again && !self.applying => Ok(()),
+                () = tokio::task::yield_now(), if self.again && !self.is_writing() => Ok(()),
             };
             if let Err(end) = step {
                 self.owner.revoked();
@@ -134,9 +141,10 @@ impl Serving<'_> {
 
     /// A write that is under way goes on in its pool whatever happens here: the store is left alone once it is done.
     async fn finish_writes(&mut self) {
-        while self.applying || self.forgetting {
+        while self.applying || self.forgetting || self.backward.filling {
             match self.jobs.next().await {
                 Some(Done::Applied(_)) => self.applying = false,
+                Some(Done::Filled(_)) => self.backward.filling = false,
                 Some(Done::Forgotten(_)) => self.forgetting = false,
                 Some(_) => {}
                 None => return,
@@ -196,7 +204,13 @@ impl Serving<'_> {
 
     fn job_done(&mut self, done: Done) -> Result<(), End> {
         match done {
-            Done::Applied(Ok(())) => self.applied()?,
+            Done::Applied(Ok(())) => {
+                self.applied()?;
+                self.fill();
+            }
+            Done::Chunk(backfill, chunk) => self.chunk_came(backfill, chunk)?,
+            Done::NextChunk(backfill) => self.next_chunk(backfill),
+            Done::Filled(new_floor) => self.filled(new_floor),
             Done::Applied(Err(reason)) => {
                 tracing::error!(partition = %self.task.id, reason, "history refused a batch; trying again");
                 self.task.context.metrics.store_errors.inc();
@@ -220,6 +234,7 @@ impl Serving<'_> {
                 if let Some(start) = start {
                     self.rows.floor = self.rows.floor.max(start.min(self.owner.h()));
                 }
+                self.fill();
             }
             Done::Stretch(stream, from, replay, stretch) => {
                 self.owner.log_rows(stream, from, stretch.rows, stretch.upto);
@@ -244,8 +259,8 @@ impl Serving<'_> {
     }
 
     fn log_start(&mut self, start: Offset) {
-        self.rows.log_start = start;
-        if start > self.rows.floor && !self.forgetting {
+        self.rows.log_start = self.rows.log_start.max(start);
+        if start > self.rows.floor && !self.forgetting && !self.backward.filling {
             self.forgetting = true;
             let store = Arc::clone(&self.task.context.store);
             self.jobs.push(jobs::forget_below(store, self.task.id, start));
@@ -269,6 +284,7 @@ impl Serving<'_> {
                 return Err(End::Restart("the log epoch has changed".into()));
             }
             self.jobs.push(jobs::high_watermark(Arc::clone(&context), self.task.id));
+            self.commit();
             self.replays.forget_idle(now_ms);
             let full = self.task.streams.values().filter(|stream| stream.is_full()).count();
             self.task.status.set_behind((full + self.replays.len()) as u64);
@@ -280,10 +296,25 @@ impl Serving<'_> {
         Ok(())
     }
 
+    /// Tells lag tools how far the nodes are, never more than a window behind H (TENURES, rule 3).
+    fn commit(&mut self) {
+        let behind_most = Offset(self.owner.h().0.saturating_sub(limits::IDEMPOTENCY_WINDOW_OFFSETS));
+        let next = self.owner.acked().max(behind_most);
+        if self.owner.term().is_some() && self.committed != Some(next) {
+            self.committed = Some(next);
+            self.task.context.log.commit(self.task.id, next);
+        }
+    }
+
+    /// The store has the partition's lock: nobody is sent anything that needs it.
+    fn is_writing(&self) -> bool {
+        self.applying || self.backward.filling
+    }
+
     /// Sends every stream what it is owed, one turn each.
     fn send_all(&mut self) {
         self.drain();
-        if self.applying {
+        if self.is_writing() {
             return;
         }
         self.again = false;

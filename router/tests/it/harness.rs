@@ -15,7 +15,7 @@ use tidegate_link::{DeliverStream, RouterLink as _};
 use tidegate_router::publish::{Accepted, Data, PublishError, PublishRequest, Published, Target};
 use tidegate_router::{Api, Router, RouterConfig};
 use tidegate_tenure::{Node, NodeOut, Outcome, StreamId, WantFrom, WantId};
-use tidegate_vocab::{Channel, Event, Incarnation, Offset, PartitionCounts, PartitionId};
+use tidegate_vocab::{Channel, Event, Incarnation, LogEpoch, Offset, PartitionCounts, PartitionId};
 use tokio::sync::{mpsc, watch};
 
 use crate::faulty_log::{Faults, FaultyLog};
@@ -89,6 +89,15 @@ impl TestRouter {
             Router::start(config, wrap(Arc::clone(&log)), Arc::clone(&history), &registry).expect("starts");
         eventually("router is ready", || router.ready().ok()).await;
         Self { router, log, registry, history, database }
+    }
+
+    /// As [`TestRouter::close`], and the history is of no use afterwards.
+    pub(crate) async fn close_and_forget_history(self) {
+        self.router.shutdown().await;
+        for partition in PartitionCounts::same(2).followed() {
+            self.history.reset(partition, LogEpoch(1), Offset(0)).expect("reset");
+        }
+        self.close().await;
     }
 
     /// Stops everything, so that the directory may be opened again.

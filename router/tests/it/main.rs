@@ -1,6 +1,7 @@
 //! The router over the embedded log in a temporary directory, with a node of the real protocol attached in-process.
 
 mod api;
+mod backward;
 mod delivery;
 mod faults;
 mod faulty_log;

@@ -78,6 +78,9 @@ impl Serving<'_> {
 
     pub(super) fn apply(&mut self) {
         let Some(batch) = &self.batch else { return };
+        if self.backward.filling {
+            return; // It is applied when the chunk is written.
+        }
         self.applying = true;
         let store = Arc::clone(&self.task.context.store);
         self.jobs.push(jobs::apply(store, self.task.id, Arc::clone(&batch.rows), batch.new_h));
