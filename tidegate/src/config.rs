@@ -33,8 +33,26 @@ pub(crate) use value::parse_duration;
 pub enum Profile {
     /// `tidegate dev`: one process on a laptop.
     Dev,
-    /// The separate roles.
+    /// The separate roles, whichever.
     Cluster,
+    /// `tidegate gateway`: holds connections.
+    Gateway,
+    /// `tidegate router`: owns partitions and serves backends.
+    Router,
+}
+
+impl Profile {
+    /// Whether clients connect to it.
+    #[must_use]
+    pub fn has_gateway(self) -> bool {
+        matches!(self, Self::Dev | Self::Gateway)
+    }
+
+    /// Whether backends publish to it.
+    #[must_use]
+    pub fn has_router(self) -> bool {
+        matches!(self, Self::Dev | Self::Router)
+    }
 }
 
 /// What the process was told: validated values only.
@@ -54,6 +72,10 @@ pub struct Config {
     pub cache_bytes: u64,
     /// The event log.
     pub log: LogConfig,
+    /// Kafka, for those who speak it.
+    pub kafka: KafkaConfig,
+    /// The other processes of the cluster.
+    pub cluster: ClusterConfig,
     /// What is kept for those who come back.
     pub history: HistoryConfig,
     /// What goes to standard error.
@@ -79,6 +101,36 @@ pub struct LogConfig {
     pub epoch_salt: String,
     /// Free bytes below which publishes are refused.
     pub disk_reserve_bytes: u64,
+}
+
+/// Kafka as the event log.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaConfig {
+    /// Brokers to begin with, `host:port`.
+    pub bootstrap: Vec<String>,
+    /// What the names of the topics begin with.
+    pub topic_prefix: String,
+    /// The routers' consumer group.
+    pub group: String,
+    /// Copies of each partition.
+    pub replication: u32,
+    /// Copies without which nothing is acked.
+    pub min_insync: u32,
+    /// Further properties of librdkafka.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// The other processes of the cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// Where routers are reached by gateways and by each other, `host:port`.
+    pub routers: Vec<String>,
+    /// Where this router serves them.
+    pub listen: SocketAddr,
+    /// What it tells others to be reached at.
+    pub advertise: String,
+    /// What they show each other, if anything.
+    pub key: Option<Secret>,
 }
 
 /// What is kept for those who come back.

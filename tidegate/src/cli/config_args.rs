@@ -29,6 +29,15 @@ pub(super) struct ConfigArgs {
     /// Data directory; it is made if need be [store.data_dir]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Kafka brokers to begin with, separated by commas [kafka.bootstrap]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    bootstrap: Option<String>,
+    /// Routers to attach to, separated by commas [cluster.routers]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    routers: Option<String>,
+    /// Where a router serves gateways and other routers [cluster.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// How much is logged [logging.level]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -38,6 +47,12 @@ pub(super) struct ConfigArgs {
     /// Allow what is refused because it is dangerous: `?user=` without proof on an address that is not loopback
     #[arg(long)]
     i_know: bool,
+}
+
+/// `a,b` as the TOML list that the key takes.
+fn list(text: &Option<String>) -> Option<String> {
+    let items = text.as_ref()?.split(',').map(|item| format!("{:?}", item.trim()));
+    Some(format!("[{}]", items.collect::<Vec<_>>().join(",")))
 }
 
 impl ConfigArgs {
@@ -65,6 +80,9 @@ impl ConfigArgs {
             ("--api", "server.api", text(&self.api)),
             ("--admin", "server.admin", text(&self.admin)),
             ("--data-dir", "store.data_dir", data_dir),
+            ("--bootstrap", "kafka.bootstrap", list(&self.bootstrap)),
+            ("--routers", "cluster.routers", list(&self.routers)),
+            ("--listen", "cluster.listen", text(&self.listen)),
             ("--log-level", "logging.level", self.log_level.clone()),
             ("--log-format", "logging.format", self.log_format.clone()),
         ] {

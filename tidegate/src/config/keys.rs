@@ -169,6 +169,34 @@ settings! {
         /// Free space on the data directory's file system below which publishes are refused, at least 64MiB.
         disk_reserve: Size = r#""64MiB""#;
     }
+    /// Kafka, which is the log of the separate roles. Only routers speak it; `tidegate dev` has a log of its own.
+    kafka: Kafka {
+        /// Brokers to begin with: `host:port`.
+        bootstrap: Vec<String> = "[]";
+        /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`.
+        topic_prefix: String = r#""tidegate.""#;
+        /// The consumer group by which Kafka assigns partitions to routers.
+        group: String = r#""tidegate-routers""#;
+        /// Copies of each partition that `tidegate topics apply` asks for; 1 only where loss is no harm.
+        replication: u32 = "3";
+        /// Copies that must have a record before it is acked, at most `replication`.
+        min_insync: u32 = "2";
+        /// Further properties of librdkafka, `name=value`. What Tidegate relies on cannot be changed.
+        properties: Vec<String> = "[]";
+    }
+    /// The processes of one cluster among themselves.
+    cluster: Cluster {
+        /// Routers as `host:port` of their `cluster.listen`. A name with several addresses stands for all of them, and is
+        /// looked up every second.
+        routers: Vec<String> = "[]";
+        /// Where a router serves gateways and other routers. Keep it away from the internet.
+        listen: SocketAddr = r#""127.0.0.1:8003""#;
+        /// What stands in this router's takeover records for people to read; empty is `cluster.listen`.
+        advertise: String = r#""""#;
+        /// What gateways and routers show each other, at least 16 characters; empty asks for none, and then
+        /// `cluster.listen` binds loopback only, unless `--i-know`.
+        key: SecretText = r#""""#;
+    }
     /// The embedded stores of log and history.
     store: Store {
         /// The data directory; empty is `$XDG_DATA_HOME/tidegate/dev`, or `~/.local/share/tidegate/dev`.

@@ -1,8 +1,10 @@
 //! What must hold of a configuration beyond the type of each value.
 
+mod cluster;
+mod origins;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::keys::{self, Raw};
 use crate::config::source::Sources;
 use crate::config::value::{Size, show_duration};
-use crate::config::{Config, ConfigError, HistoryConfig, LogConfig, LoggingConfig, millis};
+use crate::config::{Config, ConfigError, HistoryConfig, LogConfig, LoggingConfig, Profile, millis};
 
 /// Bytes of an HMAC key: what HS256 puts out, as RFC 7518 section 3.2 asks.
 const HMAC_SECRET_BYTES_MIN: usize = 32;
@@ -38,14 +40,17 @@ pub(crate) fn validate(
 ) -> Result<Config, Vec<ConfigError>> {
     let mut check = Check { errors: Vec::new() };
     check.ranges(raw);
-    check.addresses(raw, sources.i_know);
+    check.addresses(raw, sources);
     let hmac_secret = check.hmac_secret(&raw.auth);
-    check.entrance(&raw.auth);
+    if sources.profile != Profile::Router {
+        check.entrance(&raw.auth);
+    }
     check.origins(&raw.cors.allowed_origins);
     check.api_keys(raw);
     let history = check.history(raw);
     check.logging(&raw.logging.level);
     let data_dir = check.data_dir(&raw.store.data_dir, sources);
+    let (kafka, cluster) = (check.kafka(raw, sources.profile), check.cluster(raw, sources));
     if !check.errors.is_empty() {
         let said = |error: ConfigError| {
             let source = source_of(&error.at);
@@ -70,6 +75,8 @@ pub(crate) fn validate(
             epoch_salt: raw.log.epoch_salt.clone(),
             disk_reserve_bytes: raw.log.disk_reserve.0,
         },
+        kafka,
+        cluster,
         history,
         logging: LoggingConfig { level: raw.logging.level.clone(), format: raw.logging.format },
     })
@@ -184,38 +191,6 @@ impl Check {
         self.range("drain.retry_window", &raw.drain.retry_window, seconds(0, hour), time);
     }
 
-    fn addresses(&mut self, raw: &Raw, i_know: bool) {
-        let is_exposed = |address: &SocketAddr| !address.ip().is_loopback();
-        let server = &raw.server;
-        if raw.auth.insecure && is_exposed(&server.public) && !i_know {
-            let text = format!(
-                "{} is not loopback and auth.insecure lets everybody be any user: set auth.insecure = false, or pass \
-                 --i-know",
-                server.public
-            );
-            self.refuse("server.public", text);
-        }
-        if raw.api.keys.is_empty() && is_exposed(&server.api) {
-            let text = format!(
-                "{} is not loopback. Without API keys the API port binds loopback only: set api.keys, or bind \
-                 127.0.0.1",
-                server.api
-            );
-            self.refuse("server.api", text);
-        }
-        let all =
-            [("server.public", server.public), ("server.api", server.api), ("server.admin", server.admin)];
-        for (index, (key, address)) in all.iter().enumerate() {
-            let taken = all[..index].iter().find(|(_, other)| other == address && address.port() != 0);
-            if let Some((other, _)) = taken {
-                self.refuse(
-                    *key,
-                    format!("{address} is also {other}: the three ports are separate, choose another"),
-                );
-            }
-        }
-    }
-
     fn hmac_secret(&mut self, auth: &keys::Auth) -> Option<Secret> {
         let (inline, file) = (auth.hmac_secret.expose(), &auth.hmac_secret_file);
         let (key, bytes) = match (inline.is_empty(), file.is_empty()) {
@@ -254,18 +229,6 @@ impl Check {
                 "auth",
                 "nobody could connect: set auth.hmac_secret_file, auth.anonymous = true or auth.insecure = true",
             );
-        }
-    }
-
-    fn origins(&mut self, origins: &[String]) {
-        for origin in origins {
-            if !is_origin(origin) {
-                let text = format!(
-                    "`{origin}` is not an origin: write scheme://host[:port] in lower case and without a path, such as \
-                     https://app.example.com or http://localhost:*"
-                );
-                self.refuse("cors.allowed_origins", text);
-            }
         }
     }
 
@@ -354,64 +317,4 @@ fn without_line_break(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.pop();
     }
     bytes
-}
-
-/// `scheme://host[:port]` in lower case, as browsers send it; the port may be `*`.
-fn is_origin(origin: &str) -> bool {
-    let Some((scheme, rest)) = origin.split_once("://") else { return false };
-    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !rest.ends_with(']') => (host, Some(port)),
-        _ => (rest, None),
-    };
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host_ok = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte))
-        }
-    };
-    let port_ok = port.is_none_or(|port| port == "*" || port.parse::<u16>().is_ok_and(|port| port > 0));
-    scheme_ok && host_ok && port_ok
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins() {
-        for good in [
-            "https://app.example.com",
-            "http://localhost:*",
-            "http://127.0.0.1:8080",
-            "http://[::1]:3000",
-            "http://[::1]",
-            "capacitor://localhost",
-        ] {
-            assert!(is_origin(good), "{good}");
-        }
-        for bad in [
-            "",
-            "*",
-            "localhost",
-            "https://",
-            "https://A.example",
-            "https://a/",
-            "https://a/path",
-            "https://a:0",
-            "https://a:99999",
-            "https://*.example.com",
-            "https://[::1",
-            "null",
-        ] {
-            assert!(!is_origin(bad), "{bad}");
-        }
-    }
 }
