@@ -15,9 +15,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-eventlog", &["vocab"]),
     ("tidegate-history", &["eventlog", "vocab"]),
     ("tidegate-link", &["tenure", "vocab"]),
+    ("tidegate-telemetry", &["vocab"]),
     ("tidegate-registry", &["vocab"]),
-    ("tidegate-gateway", &["link", "tenure", "vocab", "wire"]),
-    ("tidegate-router", &["eventlog", "history", "link", "proto", "tenure", "vocab"]),
+    ("tidegate-gateway", &["link", "telemetry", "tenure", "vocab", "wire"]),
+    ("tidegate-router", &["eventlog", "history", "link", "proto", "telemetry", "tenure", "vocab"]),
     ("tidegate", &["eventlog", "gateway", "history", "link", "proto", "registry", "router", "vocab"]),
 ];
 
@@ -32,6 +33,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("socket2", &["tidegate-gateway"]),
     ("fjall", &["tidegate-eventlog", "tidegate-history"]),
     ("rdkafka", &[]),
+    ("opentelemetry", &["tidegate-telemetry"]),
     ("dashmap", &[]),
     ("consistent_hash_ring", &["tidegate-registry"]),
     ("figment", &["tidegate"]),

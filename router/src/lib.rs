@@ -133,6 +133,14 @@ impl Router {
         Ok(())
     }
 
+    /// True once something has ended that must not: the process should end too, and be started anew.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let state = self.state();
+        let is_dead = |partition: &PartitionHandle| partition.status.phase() == Phase::Dead;
+        !state.closing && state.partitions.values().any(is_dead)
+    }
+
     /// Stops: API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
     pub async fn shutdown(&self) {
         self.state().closing = true;

@@ -1,4 +1,4 @@
-//! A whole Tidegate in one process: the store, the router, the gateway and the ports around them.
+//! A process: the roles that it has, and the ports around them. `tidegate dev` has all of them.
 //!
 //! Owns the order in which things start and end. `build` starts everything, `run` watches over it until asked to shut
 //! down and then ends everything in the reverse order, phase by phase. Does not know what an event is.
@@ -6,8 +6,11 @@
 mod demo;
 mod health;
 mod history;
+mod kafka_figures;
+mod router_part;
 mod shutdown;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,17 +18,17 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use serde::Serialize;
-use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
-use tidegate_eventlog::{EventLog, store};
+use tidegate_deliver::discover;
+use tidegate_eventlog::store;
 use tidegate_gateway::{Budget, Gateway};
-use tidegate_history::HistoryStore;
 use tidegate_link::RouterLink;
-use tidegate_router::{Router, RouterConfig};
-use tidegate_vocab::Incarnation;
+use tokio::sync::watch;
 
 use crate::admin::{self, AdminParts, AdminServer, Heartbeat};
-use crate::config::{Config, LogConfig};
+use crate::config::Config;
 use health::Health;
+pub(crate) use router_part::kafka_options;
+use router_part::{RouterPart, dialer};
 use shutdown::Shutdown;
 
 /// Between two looks at the roles.
@@ -53,6 +56,12 @@ pub enum BuildError {
         /// What is wrong.
         source: tidegate_history::OpenError,
     },
+    /// Kafka cannot be used.
+    #[error(transparent)]
+    Kafka(#[from] tidegate_kafka::OpenError),
+    /// The cluster's key cannot stand in a header.
+    #[error("cluster.key: {0}")]
+    Key(#[from] tidegate_deliver::KeyError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: {source}; choose another address with {flag}, or stop what uses it")]
     Listen {
@@ -94,10 +103,15 @@ pub enum RunError {
 /// Where a process listens: real ports, also where 0 was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Addresses {
-    /// Clients.
-    pub public: SocketAddr,
-    /// Backends.
-    pub api: SocketAddr,
+    /// Clients, where there is a gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<SocketAddr>,
+    /// Backends, where there is a router.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<SocketAddr>,
+    /// Gateways and other routers, where there is a router of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
     /// Operators.
     pub admin: SocketAddr,
 }
@@ -107,16 +121,15 @@ pub struct App {
     addresses: Addresses,
     health: Health,
     heartbeat: tokio::task::JoinHandle<()>,
-    log: Arc<EmbeddedLog>,
-    router: Arc<Router>,
-    gateway: Gateway,
+    router: Option<RouterPart>,
+    gateway: Option<Gateway>,
     admin: AdminServer,
     shutdown: Shutdown,
 }
 
 impl App {
-    /// Opens the data directory and starts everything; the process is ready a little later. Must be called within a
-    /// multi-threaded runtime.
+    /// Starts everything that the role has; the process is ready a little later. Must be called within a multi-threaded
+    /// runtime.
     ///
     /// # Errors
     /// Says what is wrong and what to do about it.
@@ -136,30 +149,32 @@ impl App {
             source,
         })?;
         let heartbeat = tokio::spawn(heartbeat.run());
-        let api = listen(config.api, "--api").await?;
-        let api_address = api.local_addr().unwrap_or(config.api);
-        let shutdown = Shutdown::new(config.drain(), &registry)?;
-        let opening = config.clone();
-        let (log, store) = tokio::task::spawn_blocking(move || open(&opening)).await??;
-        let counts = log.counts();
-        let shared_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
-        let router = Router::start(router_config(&config), shared_log, store, &registry)?;
-        router.serve_api(api);
-        let links: Vec<Arc<dyn RouterLink>> = vec![Arc::clone(&router) as Arc<dyn RouterLink>];
-        let demo = config.gateway.demo_page.then(|| demo::publisher(Arc::clone(&router)));
-        let gateway = match Gateway::start(config.gateway, links, counts, &registry, demo) {
-            Ok(gateway) => gateway,
-            Err(error) => {
-                // What was started lets go of the data directory before anybody tries again.
-                router.shutdown().await;
-                tokio::task::spawn_blocking(move || log.close()).await?;
-                return Err(error.into());
-            }
+        let mut shutdown = Shutdown::new(config.drain(), &registry)?;
+        let router = match config.role.has_router() {
+            true => Some(RouterPart::build(&config, &registry).await?),
+            false => None,
         };
-        let addresses =
-            Addresses { public: gateway.local_addr(), api: api_address, admin: admin.local_addr() };
-        tracing::info!(public = %addresses.public, api = %addresses.api, admin = %addresses.admin, "started");
-        Ok(Self { addresses, health, heartbeat, log, router, gateway, admin, shutdown })
+        let gateway = match config.role.has_gateway() {
+            true => match start_gateway(&config, router.as_ref(), &registry) {
+                Ok(gateway) => Some(gateway),
+                Err(error) => {
+                    // What was started lets go of the data directory before anybody tries again.
+                    if let Some(router) = router {
+                        router.end(&mut shutdown).await;
+                    }
+                    return Err(error);
+                }
+            },
+            false => None,
+        };
+        let addresses = Addresses {
+            public: gateway.as_ref().map(Gateway::local_addr),
+            api: router.as_ref().map(|router| router.api),
+            listen: router.as_ref().and_then(RouterPart::internal_address),
+            admin: admin.local_addr(),
+        };
+        tracing::info!(?addresses, "started");
+        Ok(Self { addresses, health, heartbeat, router, gateway, admin, shutdown })
     }
 
     /// Where it listens.
@@ -170,8 +185,8 @@ impl App {
 
     /// What the gateway may hold.
     #[must_use]
-    pub fn budget(&self) -> Budget {
-        self.gateway.budget()
+    pub fn budget(&self) -> Option<Budget> {
+        self.gateway.as_ref().map(Gateway::budget)
     }
 
     /// Completes once the process is ready for traffic; never if it never is. Needs [`App::run`] to run.
@@ -205,28 +220,33 @@ impl App {
 
     /// Notes what the roles say of themselves; names the one that has failed for good.
     fn look(&self) -> Option<&'static str> {
-        if self.gateway.has_failed() {
+        if self.gateway.as_ref().is_some_and(Gateway::has_failed) {
             return Some("gateway");
         }
-        let reasons = [("gateway", self.gateway.ready()), ("router", self.router.ready())];
-        let reasons =
-            reasons.into_iter().filter_map(|(role, ready)| Some(format!("{role}: {}", ready.err()?)));
-        self.health.set(reasons.collect());
+        if self.router.as_ref().is_some_and(|part| part.router.has_failed()) {
+            return Some("router");
+        }
+        let gateway = self.gateway.as_ref().and_then(|gateway| gateway.ready().err());
+        let router = self.router.as_ref().and_then(|part| part.router.ready().err());
+        let reasons = [("gateway", gateway), ("router", router)].into_iter();
+        self.health.set(reasons.filter_map(|(role, reason)| Some(format!("{role}: {}", reason?))).collect());
         None
     }
 
     /// The one way in which everything ends. Clients are told when to come back only if the gateway is well.
     async fn end(self, drain: bool) -> Result<(), RunError> {
-        let Self { health, heartbeat, log, router, gateway, admin, mut shutdown, .. } = self;
+        let Self { health, heartbeat, router, gateway, admin, mut shutdown, .. } = self;
         health.drain();
-        if drain {
-            let timeout = shutdown.drain_timeout();
-            shutdown.phase("drain", timeout, gateway.drain()).await;
+        if let Some(gateway) = gateway {
+            if drain {
+                let timeout = shutdown.drain_timeout();
+                shutdown.phase("drain", timeout, gateway.drain()).await;
+            }
+            shutdown.phase("gateway", Duration::from_secs(5), gateway.stop()).await;
         }
-        shutdown.phase("gateway", Duration::from_secs(5), gateway.stop()).await;
-        shutdown.phase("router", Duration::from_secs(15), router.shutdown()).await;
-        let closing = tokio::task::spawn_blocking(move || log.close());
-        shutdown.phase("log", Duration::from_secs(12), closing).await;
+        if let Some(router) = router {
+            router.end(&mut shutdown).await;
+        }
         heartbeat.abort();
         admin.stop();
         match shutdown.overdue() {
@@ -236,33 +256,24 @@ impl App {
     }
 }
 
-/// Opens the log and the history, each a store of its own: the engine holds its journal while it syncs, and history
-/// writes, which need no sync, would wait for it. Blocks on the disk.
-fn open(config: &Config) -> Result<(Arc<EmbeddedLog>, Arc<HistoryStore>), BuildError> {
-    let data_dir = || config.data_dir.clone();
-    let database = |name| store::open_database(&config.data_dir.join(name), config.cache_bytes / 2);
-    let log = EmbeddedLog::open(database("log")?, log_options(&config.log))
-        .map_err(|source| BuildError::Log { data_dir: data_dir(), source })?;
-    let store = HistoryStore::open(database("history")?, history::options(&config.history))
-        .map_err(|source| BuildError::History { data_dir: data_dir(), source })?;
-    Ok((log, Arc::new(store)))
-}
-
-fn log_options(config: &LogConfig) -> EmbeddedOptions {
-    EmbeddedOptions {
-        epoch_salt: config.epoch_salt.clone(),
-        retention: config.retention,
-        disk_reserve_bytes: config.disk_reserve_bytes,
-        ..EmbeddedOptions::new(config.counts)
-    }
-}
-
-fn router_config(config: &Config) -> RouterConfig {
-    let text = |key: &tidegate_gateway::Secret| String::from_utf8_lossy(key.expose()).into_owned();
-    RouterConfig {
-        api_keys: config.api_keys.iter().map(text).collect(),
-        ..RouterConfig::new(Incarnation::random())
-    }
+/// The gateway, attached to the router of this process or to those of the cluster.
+fn start_gateway(
+    config: &Config,
+    router: Option<&RouterPart>,
+    registry: &Registry,
+) -> Result<Gateway, BuildError> {
+    let (routers, demo) = match router {
+        Some(part) => {
+            let link = Arc::clone(&part.router) as Arc<dyn RouterLink>;
+            let demo = config.gateway.demo_page.then(|| demo::publisher(Arc::clone(&part.router)));
+            (watch::channel(BTreeMap::from([("local".to_owned(), link)])).1, demo)
+        }
+        None => {
+            let dialer = dialer(&config.cluster, tidegate_deliver::Metrics::register(registry)?)?;
+            (discover(config.cluster.routers.clone(), dialer), None)
+        }
+    };
+    Ok(Gateway::start(config.gateway.clone(), routers, config.log.counts, registry, demo)?)
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<tokio::net::TcpListener, BuildError> {

@@ -5,10 +5,11 @@
 
 mod check_config;
 mod config_args;
-mod dev;
 mod publish;
+mod serve;
 mod tail;
 mod token;
+mod topics;
 mod version;
 
 use std::fmt::Display;
@@ -32,7 +33,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 the command
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Dev(dev::DevArgs),
+    Dev(serve::DevArgs),
+    Gateway(serve::GatewayArgs),
+    Router(serve::RouterArgs),
+    Topics(topics::TopicsArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     Token(token::TokenArgs),
@@ -44,7 +48,10 @@ enum Command {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let ended = match cli.command {
-        Command::Dev(args) => dev::run(&args),
+        Command::Dev(args) => args.run(),
+        Command::Gateway(args) => args.run(),
+        Command::Router(args) => args.run(),
+        Command::Topics(args) => topics::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Token(args) => token::run(&args),

@@ -58,6 +58,8 @@ impl Profile {
 /// What the process was told: validated values only.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What this process is.
+    pub role: Profile,
     /// The gateway's settings.
     pub gateway: GatewayConfig,
     /// Where backends publish.
@@ -78,6 +80,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// What is kept for those who come back.
     pub history: HistoryConfig,
+    /// A collector's OTLP endpoint, if spans are exported.
+    pub otlp_endpoint: Option<String>,
     /// What goes to standard error.
     pub logging: LoggingConfig,
 }

@@ -4,7 +4,8 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tidegate_telemetry::Exporter;
+use tracing_subscriber::{EnvFilter, Layer as _};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -25,11 +26,11 @@ pub enum LoggingError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Begins to log for the whole process, panics of any thread among it.
+/// Begins to log for the whole process, panics of any thread among it; spans go to the exporter, if there is one.
 ///
 /// # Errors
 /// When it was called before.
-pub fn start(config: &LoggingConfig) -> Result<(), LoggingError> {
+pub fn start(config: &LoggingConfig, exporter: Option<&Exporter>) -> Result<(), LoggingError> {
     let filter = EnvFilter::builder().parse(format!("{QUIET},{}", config.level))?;
     let is_terminal = std::io::stderr().is_terminal();
     let json = match config.format {
@@ -37,13 +38,13 @@ pub fn start(config: &LoggingConfig) -> Result<(), LoggingError> {
         LogFormat::Text => false,
         LogFormat::Auto => !is_terminal,
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(exporter.map(Exporter::layer));
     if json {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
-        registry.with(lines.with_span_list(false).with_writer(std::io::stderr)).try_init()?;
+        registry.with(lines.with_span_list(false).with_writer(std::io::stderr).with_filter(filter)).try_init()?;
     } else {
         let lines = tracing_subscriber::fmt::layer().with_ansi(is_terminal).with_target(false);
-        registry.with(lines.with_writer(std::io::stderr)).try_init()?;
+        registry.with(lines.with_writer(std::io::stderr).with_filter(filter)).try_init()?;
     }
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();

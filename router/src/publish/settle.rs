@@ -9,6 +9,7 @@ use tidegate_eventlog::{AppendError, Appended, BoxFuture, Headers, NewRecord};
 use tidegate_link::{Routed, RouterLink, Settled};
 use tidegate_vocab::{Channel, ErrorKind, Event, Offset, PartitionId, Position, Problem, TraceContext};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use super::check::Draft;
 use super::{Accepted, Published, Target, TargetResult};
@@ -50,9 +51,12 @@ impl Router {
                 Ok(channel) => {
                     let partition = self.context.log.counts().partition_of(&channel);
                     let key = Bytes::copy_from_slice(channel.as_str().as_bytes());
-                    let headers = trace_headers(draft.trace);
+                    let span = draft.trace.map_or_else(Span::none, |trace| {
+                        tidegate_telemetry::append_span(Some(trace), &partition.to_string())
+                    });
+                    let headers = trace_headers(tidegate_telemetry::context_of(&span, draft.trace));
                     let record = NewRecord { key, value: value.clone(), headers };
-                    Handed::ToLog(partition, self.context.log.append_record(partition, record))
+                    Handed::ToLog(partition, spanned(self.context.log.append_record(partition, record), span))
                 }
             };
             targets.push((target, handed));
@@ -195,6 +199,18 @@ impl Router {
     fn mailbox(&self, partition: PartitionId) -> Option<mpsc::Sender<Command>> {
         self.state().partitions.get(&partition).map(|partition| partition.mailbox.clone())
     }
+}
+
+/// The span ends with the append.
+fn spanned<T: Send + 'static>(append: BoxFuture<'static, T>, span: Span) -> BoxFuture<'static, T> {
+    if span.is_none() {
+        return append;
+    }
+    Box::pin(async move {
+        let appended = append.await;
+        drop(span);
+        appended
+    })
 }
 
 fn trace_headers(trace: Option<TraceContext>) -> Headers {

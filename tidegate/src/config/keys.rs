@@ -218,6 +218,12 @@ settings! {
         /// Keys of which backends show one: `authorization: Bearer KEY`. Each has at least 16 characters.
         keys: Vec<SecretText> = "[]";
     }
+    /// Where spans of traced publishes go.
+    telemetry: Telemetry {
+        /// A collector's OTLP endpoint over gRPC, such as `http://collector:4317`; empty exports nothing. Only publishes whose
+        /// caller records its trace (`traceparent` with the sampled flag) have spans.
+        otlp_endpoint: String = r#""""#;
+    }
     /// What goes to standard error.
     logging: Logging {
         /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,tidegate_gateway=debug`.

@@ -59,6 +59,7 @@ pub(crate) fn validate(
         return Err(check.errors.into_iter().map(said).collect());
     }
     Ok(Config {
+        role: sources.profile,
         gateway: gateway(raw, hmac_secret, &history),
         api: raw.server.api,
         api_keys: raw.api.keys.iter().map(|key| Secret::new(key.expose())).collect(),
@@ -77,6 +78,7 @@ pub(crate) fn validate(
         },
         kafka,
         cluster,
+        otlp_endpoint: Some(raw.telemetry.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
         history,
         logging: LoggingConfig { level: raw.logging.level.clone(), format: raw.logging.format },
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidegate_eventlog::{LogRecord, ReadError};
 use tidegate_tenure::{Record, Verdict};
 use tidegate_vocab::{Channel, Offset};
+use tracing::Span;
 
 use super::super::replay::settled;
 use super::super::{End, jobs};
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     new_h: Offset,
     /// The version of the record behind them, if nobody here can read it.
     unknown_version: Option<u32>,
+    /// Of its traced events: from being read to being with the owner.
+    span: Span,
 }
 
 impl Serving<'_> {
@@ -41,6 +44,7 @@ impl Serving<'_> {
             rows: Arc::default(),
             new_h: self.owner.h(),
             unknown_version: None,
+            span: Span::none(),
         };
         let mut rows = Vec::with_capacity(records.len());
         for record in records {
@@ -71,6 +75,14 @@ impl Serving<'_> {
             return batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)));
         }
         batch.rows = Arc::new(rows);
+        let traces = batch.readings.iter().filter_map(|(_, reading)| match reading {
+            Reading::Event(event, _) => event.trace,
+            _ => None,
+        });
+        let mut traces = traces.peekable();
+        if traces.peek().is_some() {
+            batch.span = tidegate_telemetry::consume_span(traces, &self.task.id.to_string());
+        }
         self.batch = Some(batch);
         self.apply();
         Ok(())
@@ -102,6 +114,7 @@ impl Serving<'_> {
             self.owner.consumed(offset, record, self.rows.floor);
         }
         debug_assert_eq!(self.owner.h(), batch.new_h);
+        drop(batch.span);
         self.tenure_changed();
         batch.unknown_version.map_or(Ok(()), |version| Err(End::UnknownVersion(version)))
     }

@@ -1,4 +1,4 @@
-//! `tidegate dev`: everything in one process, for a laptop, a demonstration or a small single-box install.
+//! The commands that are processes: `tidegate dev`, `tidegate gateway` and `tidegate router`.
 
 mod banner;
 
@@ -12,6 +12,7 @@ use crate::cli::Failure;
 use crate::cli::config_args::ConfigArgs;
 use crate::config::{self, Config, Profile};
 use crate::{admin, logging};
+use tidegate_telemetry::Exporter;
 
 /// How long tasks that were given up may hold the process back.
 const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -32,7 +33,49 @@ const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DevArgs {
-    /// Once ready, write {"public","api","admin"} to FILE as JSON: the real addresses, also for port 0
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Hold client connections: one node of a cluster
+///
+/// Attaches to every router behind the names of cluster.routers and needs nothing else: no disk, no Kafka. SIGTERM drains
+/// it at the configured pace, each client told when to come back.
+///
+/// Examples:
+///
+///   tidegate gateway --public 0.0.0.0:8000 --routers router.tidegate.svc:8003
+///
+///   tidegate gateway --routers 127.0.0.1:8003 --set auth.hmac_secret_file=/run/secrets/hmac
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct GatewayArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Own partitions and serve backends: one router of a cluster
+///
+/// Needs Kafka, with the topics that `tidegate topics apply` makes, and the other routers of the cluster. Its data
+/// directory is a cache: what is not there is loaded from Kafka.
+///
+/// Examples:
+///
+///   tidegate router --bootstrap kafka:9092 --listen 10.0.0.7:8003 --routers router.tidegate.svc:8003
+///
+///   tidegate router --bootstrap 127.0.0.1:9092 --routers 127.0.0.1:8003 --data-dir ./router-1
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct RouterArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// What all of them take.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Once ready, write {"public","api","listen","admin"} to FILE as JSON, as far as the process has them: the real
+    /// addresses, also for port 0
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// Print nothing to standard output
@@ -42,24 +85,50 @@ pub(super) struct DevArgs {
     config: ConfigArgs,
 }
 
-pub(super) fn run(args: &DevArgs) -> Result<(), Failure> {
-    let config = config::load(&args.config.sources(Profile::Dev)?)?.config;
-    logging::start(&config.logging).map_err(Failure::refused)?;
-    if let Some(warning) = admin::allocator_warning() {
-        tracing::warn!("{warning}");
+impl DevArgs {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        run(&self.serve, Profile::Dev, "dev")
     }
-    raise_files_limit();
+}
+
+impl GatewayArgs {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        run(&self.serve, Profile::Gateway, "gateway")
+    }
+}
+
+impl RouterArgs {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        run(&self.serve, Profile::Router, "router")
+    }
+}
+
+fn run(args: &ServeArgs, role: Profile, name: &'static str) -> Result<(), Failure> {
+    let config = config::load(&args.config.sources(role)?)?.config;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(|error| Failure::refused(format!("no runtime could be started: {error}")))?;
+    let exporter = {
+        let _within = runtime.enter();
+        let exporter = config.otlp_endpoint.as_deref().map(|endpoint| Exporter::start(endpoint, name));
+        exporter.transpose().map_err(Failure::usage)?
+    };
+    logging::start(&config.logging, exporter.as_ref()).map_err(Failure::refused)?;
+    if let Some(warning) = admin::allocator_warning() {
+        tracing::warn!("{warning}");
+    }
+    raise_files_limit();
     let ended = runtime.block_on(serve(args, config));
+    if let Some(exporter) = exporter {
+        exporter.shutdown();
+    }
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     ended
 }
 
-async fn serve(args: &DevArgs, config: Config) -> Result<(), Failure> {
+async fn serve(args: &ServeArgs, config: Config) -> Result<(), Failure> {
     let signals =
         |kind| signal(kind).map_err(|error| Failure::refused(format!("signals cannot be heard: {error}")));
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
@@ -69,7 +138,7 @@ async fn serve(args: &DevArgs, config: Config) -> Result<(), Failure> {
     let (ready, ports_file, quiet) = (app.ready(), args.ports_file.clone(), args.quiet);
     let announcing = tokio::spawn(async move {
         ready.await;
-        if !quiet {
+        if let (false, Some(budget)) = (quiet, budget) {
             banner::print(&addresses, &data_dir, &budget);
         }
         if let Some(path) = ports_file

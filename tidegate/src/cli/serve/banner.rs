@@ -1,4 +1,4 @@
-//! What `tidegate dev` prints: where it is and what to try.
+//! What `tidegate dev` prints: where it is and what to try. The separate roles only log.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,13 +11,14 @@ use crate::version::VERSION;
 
 /// Prints it. Nobody has to read it: a closed standard output is no error.
 pub(super) fn print(addresses: &Addresses, data_dir: &Path, budget: &Budget) {
+    let (Some(public), Some(api)) = (&addresses.public, &addresses.api) else { return };
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text(addresses, data_dir, budget).as_bytes()).and_then(|()| out.flush());
+    let text = text([public, api, &addresses.admin], data_dir, budget);
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn text(addresses: &Addresses, data_dir: &Path, budget: &Budget) -> String {
-    let Addresses { public, api, admin } = addresses;
-    let (public, api, admin) = (reachable(public), reachable(api), reachable(admin));
+fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget) -> String {
+    let [public, api, admin] = addresses.map(reachable);
     let server = flag("--server", &public, 8000);
     let to_api = flag("--api", &api, 8001);
     format!(
@@ -75,13 +76,10 @@ mod tests {
 
     #[test]
     fn the_banner_names_real_addresses_and_every_transport() {
-        let addresses = Addresses {
-            public: "0.0.0.0:41000".parse().expect("address"),
-            api: "127.0.0.1:8001".parse().expect("address"),
-            admin: "[::]:41002".parse().expect("address"),
-        };
+        let addresses = ["0.0.0.0:41000", "127.0.0.1:8001", "[::]:41002"];
+        let addresses = addresses.map(|address| address.parse().expect("address"));
         let budget = Budget { files: 20_000, connections: 19_744, idle_memory_bytes: 19_744 * 1024 };
-        let text = text(&addresses, Path::new("/data/here"), &budget);
+        let text = text(addresses.each_ref(), Path::new("/data/here"), &budget);
         for part in [
             "http://127.0.0.1:41000/v1/events?channel=score:42&wait=25s",
             "text/event-stream",
