@@ -14,12 +14,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-tenure", &["vocab"]),
     ("tidegate-eventlog", &["vocab"]),
     ("tidegate-history", &["eventlog", "vocab"]),
+    ("tidegate-kafka", &["eventlog", "vocab"]),
     ("tidegate-link", &["tenure", "vocab"]),
     ("tidegate-telemetry", &["vocab"]),
     ("tidegate-registry", &["vocab"]),
     ("tidegate-gateway", &["link", "telemetry", "tenure", "vocab", "wire"]),
     ("tidegate-router", &["eventlog", "history", "link", "proto", "telemetry", "tenure", "vocab"]),
-    ("tidegate", &["eventlog", "gateway", "history", "link", "proto", "registry", "router", "vocab"]),
+    (
+        "tidegate",
+        &[
+            "deliver", "eventlog", "gateway", "history", "kafka", "link", "proto", "registry", "router", "telemetry", "vocab",
+        ],
+    ),
 ];
 
 /// Programs and tests: they may use anything, and nothing else may use them.
@@ -32,7 +38,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("slab", &["tidegate-gateway"]),
     ("socket2", &["tidegate-gateway"]),
     ("fjall", &["tidegate-eventlog", "tidegate-history"]),
-    ("rdkafka", &[]),
+    ("rdkafka", &["tidegate-kafka"]),
+    ("rdkafka-sys", &["tidegate-kafka"]),
     ("opentelemetry", &["tidegate-telemetry"]),
     ("dashmap", &[]),
     ("consistent_hash_ring", &["tidegate-registry"]),

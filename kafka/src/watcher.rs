@@ -1,0 +1,115 @@
+//! Looks after the log once a second: whether the topics are still the ones that the log was opened with.
+//!
+//! Owns the log epochs, what is wrong with the topics, and which partitions have no leader. Runs on a thread of its
+//! own, for each look may wait for brokers; nobody waits for it. Between two looks it serves the events of clients
+//! that nobody else polls, and replaces a producer that has failed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use tidegate_vocab::{LogEpoch, Topic};
+
+use crate::native::{self, DescribeError, Described};
+use crate::producer::Producer;
+use crate::queries::Queries;
+use crate::readers::Readers;
+use crate::shared::Shared;
+
+/// How often it looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it does the rest.
+const SERVE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long brokers may take to describe the topics.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Looks in a row without an answer after which nobody answers.
+const FAILURES_LIMIT: u32 = 2;
+
+pub(crate) struct Watcher {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) queries: Arc<Queries>,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) producer: Arc<Producer>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Watcher {
+    pub(crate) fn run(self) {
+        let mut failures = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            let began = Instant::now();
+            let heard = look(&self.shared, &self.queries);
+            failures = if heard { 0 } else { failures + 1 };
+            if (heard || failures >= FAILURES_LIMIT) && self.shared.set_unreachable(!heard) {
+                match heard {
+                    true => tracing::info!("Kafka brokers answer again"),
+                    false => tracing::error!("no Kafka broker answers"),
+                }
+            }
+            while began.elapsed() < LOOK_INTERVAL && !self.stop.load(Ordering::Acquire) {
+                // It belongs to no group and fetches nothing: only log lines and errors come here.
+                let _ = self.queries.client().poll(SERVE_INTERVAL);
+                self.producer.rebuild_if_dead();
+                self.readers.cool();
+            }
+        }
+    }
+}
+
+/// Asks for all topics and notes the answers. Returns whether there was any. Blocks.
+pub(crate) fn look(shared: &Shared, queries: &Queries) -> bool {
+    let answers = native::describe_topics(queries.client().client(), &shared.names, DESCRIBE_TIMEOUT);
+    let mut heard = false;
+    for (topic, answer) in Topic::ALL.into_iter().zip(answers) {
+        match answer {
+            Ok(described) => {
+                heard = true;
+                note(shared, topic, &described);
+            }
+            Err(DescribeError::Missing) => {
+                heard = true;
+                let name = shared.name(topic);
+                let problem = format!("topic {name} does not exist; run `tidegate topics apply`");
+                report(shared, topic, Some(problem));
+            }
+            Err(DescribeError::Unknown(reason)) => {
+                tracing::debug!(topic = topic.as_str(), reason, "topic could not be described");
+            }
+        }
+    }
+    heard
+}
+
+fn note(shared: &Shared, topic: Topic, described: &Described) {
+    let partitions = u32::try_from(described.led.len()).unwrap_or(u32::MAX);
+    let wanted = shared.options.counts.of(topic);
+    let epoch = LogEpoch::derive(topic, &described.id, partitions, &shared.options.epoch_salt);
+    let before = shared.set_epoch(topic, epoch);
+    if before != epoch && before != LogEpoch(0) {
+        let topic = topic.as_str();
+        tracing::error!(topic, %before, %epoch, "log epoch has changed: the topic was made anew or repartitioned");
+    }
+    shared.set_leaders(topic, &described.led);
+    report(shared, topic, (partitions != wanted).then(|| miscounted(shared.name(topic), partitions, wanted)));
+}
+
+/// What to say, and to do, about a topic that has another number of partitions than configured.
+pub(crate) fn miscounted(name: &str, partitions: u32, wanted: u32) -> String {
+    format!(
+        "topic {name} has {partitions} partitions and {wanted} are configured, so channels would be looked for where \
+         they are not; set the count to {partitions} on every process, or make the topic anew"
+    )
+}
+
+fn report(shared: &Shared, topic: Topic, problem: Option<String>) {
+    if !shared.set_problem(topic, problem.clone()) {
+        return;
+    }
+    match problem {
+        Some(problem) => {
+            tracing::error!(topic = topic.as_str(), problem, "topic is unusable, appends are refused")
+        }
+        None => tracing::info!(topic = topic.as_str(), "topic is as configured"),
+    }
+}

@@ -1,0 +1,70 @@
+//! A Kafka of a test's own: started in a temporary directory, ended when dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+use tidegate_kafka::topics::{self, TopicSpec};
+use tidegate_kafka::{KafkaLog, KafkaOptions};
+use tidegate_vocab::PartitionCounts;
+
+/// Brokers on this machine.
+pub(crate) struct Broker {
+    bootstrap: String,
+    directory: TempDir,
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local").join(name)
+}
+
+impl Broker {
+    /// Starts one broker.
+    ///
+    /// # Panics
+    /// With the reason when there can be none: these tests prove nothing without.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let output = Command::new(script("kafka-up"))
+            .args(["--port", "0", "--dir"])
+            .arg(directory.path())
+            .output()
+            .expect("kafka-up runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "these tests need Apache Kafka, and kafka-up says:\n{said}");
+        let bootstrap = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Self { bootstrap, directory }
+    }
+
+    /// Where it listens.
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Options for a log of this name, with two partitions a topic.
+    pub(crate) fn options(&self, name: &str) -> KafkaOptions {
+        let mut options = KafkaOptions::new(&self.bootstrap, PartitionCounts::same(2));
+        options.topic_prefix = format!("{name}.");
+        options.group = name.to_owned();
+        options.spec = TopicSpec { replication: 1, min_isr: 1, ..TopicSpec::default() };
+        options
+    }
+
+    /// Makes the topics and opens the log.
+    pub(crate) async fn open(&self, name: &str) -> std::sync::Arc<KafkaLog> {
+        let options = self.options(name);
+        let applied = topics::apply(&options).await.expect("topics are made");
+        assert_eq!(applied.left, vec![], "after {:?}", applied.done);
+        KafkaLog::open(options).await.expect("log opens")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let down =
+            Command::new(script("kafka-down")).arg("--dir").arg(self.directory.path()).arg("--wipe").status();
+        if !down.is_ok_and(|status| status.success()) {
+            eprintln!("Kafka in {} could not be ended", self.directory.path().display());
+        }
+    }
+}
