@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-eventlog", &["vocab"]),
     ("tidegate-history", &["eventlog", "vocab"]),
     ("tidegate-link", &["tenure", "vocab"]),
+    ("tidegate-deliver", &["link", "proto", "tenure", "vocab"]),
     ("tidegate-registry", &["vocab"]),
     ("tidegate-gateway", &["link", "tenure", "vocab", "wire"]),
     ("tidegate-router", &["eventlog", "history", "link", "proto", "tenure", "vocab"]),
