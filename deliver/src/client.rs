@@ -83,11 +83,10 @@ impl RouterLink for Remote {
         Box::pin(async move {
             match queued {
                 Ok(()) => answer.await.unwrap_or_else(|_| Err(convert::cut())),
-                Err(mpsc::error::TrySendError::Full(_)) => Err(Problem::new(
-                    ErrorKind::Overloaded,
-                    "too many messages wait for the router",
-                )
-                .retry_after_ms(200)),
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    Err(Problem::new(ErrorKind::Overloaded, "too many messages wait for the router")
+                        .retry_after_ms(200))
+                }
                 Err(mpsc::error::TrySendError::Closed(_)) => Err(convert::cut()),
             }
         })

@@ -57,7 +57,8 @@ pub(crate) fn unreachable() -> Problem {
 
 /// The stream on which a client's message was, or was about to be, has ended without an answer.
 pub(crate) fn cut() -> Problem {
-    Problem::new(ErrorKind::Draining, "the stream to the router ended without an answer").retry_after_ms(RETRY_MS)
+    Problem::new(ErrorKind::Draining, "the stream to the router ended without an answer")
+        .retry_after_ms(RETRY_MS)
 }
 
 pub(crate) fn say_to_wire(number: u64, message: UpstreamMessage) -> wire::SayRequest {

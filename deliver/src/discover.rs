@@ -57,7 +57,8 @@ impl Discovery {
 
     async fn look(&mut self) {
         for (name, found) in &mut self.names {
-            let looked_up = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(name.as_str())).await;
+            let looked_up =
+                tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(name.as_str())).await;
             let addresses: BTreeSet<SocketAddr> = match looked_up {
                 Ok(Ok(addresses)) => one_family(addresses.collect()),
                 Ok(Err(_)) | Err(_) => BTreeSet::new(),
@@ -149,7 +150,10 @@ mod tests {
         discovery.look().await;
         assert_eq!(metrics.lookup_failures.get(), 2);
         assert_eq!(watching.borrow().len(), 2);
-        assert!(std::ptr::addr_eq(kept, watching.borrow().get("127.0.0.1:7").map(Arc::as_ptr).expect("stays")));
+        assert!(std::ptr::addr_eq(
+            kept,
+            watching.borrow().get("127.0.0.1:7").map(Arc::as_ptr).expect("stays")
+        ));
         discovery.names.remove("127.0.0.2:7");
         discovery.look().await;
         assert_eq!(watching.borrow().len(), 1);

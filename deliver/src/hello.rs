@@ -93,10 +93,7 @@ mod tests {
     fn a_refusal_names_both_ranges() {
         let said = wire::Hello { min_version: 4, max_version: 5, ..hello(Incarnation(7)) };
         let refusal = agree(&said, Versions { min: 2, max: 3 }).expect_err("nothing in common");
-        assert_eq!(
-            refusal.to_string(),
-            "no version in common: the peer speaks 4 to 5, this side 2 to 3"
-        );
+        assert_eq!(refusal.to_string(), "no version in common: the peer speaks 4 to 5, this side 2 to 3");
         assert!(HelloError::REASONS.contains(&refusal.reason()));
         let short = wire::Hello { incarnation: vec![1; 15].into(), ..said };
         assert_eq!(agree(&short, VERSIONS), Err(HelloError::Incarnation(15)));

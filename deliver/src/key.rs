@@ -92,7 +92,10 @@ mod tests {
         let check = |given: Option<Key>, expected: bool| {
             let request = Bearer(given).call(Request::new(())).expect("adds");
             let admitted = Gate(Some(key.clone())).call(request);
-            assert_eq!(admitted.err().map(|status| status.code()), (!expected).then_some(Code::Unauthenticated));
+            assert_eq!(
+                admitted.err().map(|status| status.code()),
+                (!expected).then_some(Code::Unauthenticated)
+            );
         };
         check(Some(key.clone()), true);
         check(Some(parse("0123456789abcdeF")), false);
@@ -100,6 +103,10 @@ mod tests {
         check(None, false);
         assert!(Gate(None).call(Request::new(())).is_ok());
         assert_eq!(format!("{key:?}"), "Key(…)");
-        assert!(["", "too short", "0123456789abcde\n", "0123456789 abcdef"].iter().all(|bad| Key::parse(bad).is_err()));
+        assert!(
+            ["", "too short", "0123456789abcde\n", "0123456789 abcdef"]
+                .iter()
+                .all(|bad| Key::parse(bad).is_err())
+        );
     }
 }

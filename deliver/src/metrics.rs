@@ -94,7 +94,8 @@ impl Metrics {
     }
 
     pub(crate) fn flow(&self, side: Side) -> Flow {
-        let labelled = |family: &IntCounterVec, direction| family.with_label_values(&[side.as_str(), direction]);
+        let labelled =
+            |family: &IntCounterVec, direction| family.with_label_values(&[side.as_str(), direction]);
         Flow {
             frames_sent: labelled(&self.frames, "sent"),
             bytes_sent: labelled(&self.bytes, "sent"),

@@ -137,9 +137,7 @@ impl Deliver for Service {
 }
 
 /// The caller has given up after a call's time: nothing of it stays here longer.
-async fn in_time<T>(
-    call: impl Future<Output = Result<T, tidegate_vocab::Problem>>,
-) -> Result<T, Status> {
+async fn in_time<T>(call: impl Future<Output = Result<T, tidegate_vocab::Problem>>) -> Result<T, Status> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|problem| convert::status(&problem)),
         Err(_) => Err(Status::deadline_exceeded("not known in time")),

@@ -38,7 +38,8 @@ pub(super) async fn open(
         Problem::new(ErrorKind::BadRequest, error.to_string())
     })?;
     tracing::debug!(router = %peer.incarnation, version = peer.version, "deliver stream opened");
-    let reader = Reader { sender, metrics: metrics.clone(), flow, _open: metrics.stream(Side::Node, "attach") };
+    let reader =
+        Reader { sender, metrics: metrics.clone(), flow, _open: metrics.stream(Side::Node, "attach") };
     tokio::spawn(reader.run(responses, first.collect()));
     Ok(DeliverStream { to_router, from_router })
 }
@@ -50,7 +51,8 @@ fn greeting(first: Option<wire::ToNode>) -> Result<Peer, HelloError> {
     }
 }
 
-/// The hello, then what the node sends, as it comes. A node that drops its sender ends the whole stream.
+/// The hello, then what the node sends, as it comes. A node that drops either of its halves ends the whole stream: HTTP/2
+/// would keep a call for as long as one of its directions is open.
 fn requests(
     node: Incarnation,
     frames: mpsc::Receiver<ToRouter>,
@@ -61,7 +63,11 @@ fn requests(
     let hello = wire::ToRouter { frame: Some(hello), ..wire::ToRouter::default() };
     let rest = stream::unfold((frames, sender, flow), |(mut frames, sender, flow)| async move {
         let mut batch = Vec::new();
-        if frames.recv_many(&mut batch, FRAMES_AT_ONCE).await == 0 {
+        let count = tokio::select! {
+            count = frames.recv_many(&mut batch, FRAMES_AT_ONCE) => count,
+            () = sender.closed() => 0,
+        };
+        if count == 0 {
             sender.close();
             return None;
         }

@@ -141,6 +141,8 @@ async fn next<'a>(
     Some((permit, said.recv().await?))
 }
 
-fn outgoing(requests: mpsc::Receiver<wire::SayRequest>) -> impl Stream<Item = wire::SayRequest> + Send + 'static {
+fn outgoing(
+    requests: mpsc::Receiver<wire::SayRequest>,
+) -> impl Stream<Item = wire::SayRequest> + Send + 'static {
     stream::unfold(requests, |mut requests| async { Some((requests.recv().await?, requests)) })
 }
