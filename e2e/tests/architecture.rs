@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-kafka", &["eventlog", "vocab"]),
     ("tidegate-link", &["tenure", "vocab"]),
     ("tidegate-telemetry", &["vocab"]),
+    ("tidegate-deliver", &["link", "proto", "tenure", "vocab"]),
     ("tidegate-registry", &["vocab"]),
     ("tidegate-gateway", &["link", "telemetry", "tenure", "vocab", "wire"]),
     ("tidegate-router", &["eventlog", "history", "link", "proto", "telemetry", "tenure", "vocab"]),

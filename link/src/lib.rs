@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tidegate_tenure::ToRouter;
 use tidegate_vocab::{
     Channel, ConnectionId, Event, Incarnation, Offset, PartitionId, Payload, Position, Problem, UserId,
+    partition_number,
 };
 use tokio::sync::mpsc;
 
@@ -48,6 +49,24 @@ pub struct UpstreamMessage {
     pub trace_parent: Option<Bytes>,
 }
 
+impl UpstreamMessage {
+    /// The record's key: its user, or its connection when it is anonymous, so that each of them has one partition and
+    /// one order.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match &self.user {
+            Some(user) => user.to_string(),
+            None => self.connection.to_string(),
+        }
+    }
+
+    /// The number of its partition among so many.
+    #[must_use]
+    pub fn partition(&self, count: u32) -> u32 {
+        partition_number(self.key().as_bytes(), count)
+    }
+}
+
 /// What the log's order says of a record that a publisher wants to hear about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -76,10 +95,17 @@ pub type Routers = tokio::sync::watch::Receiver<BTreeMap<String, Arc<dyn RouterL
 
 /// What a gateway asks of a router, and routers of each other.
 pub trait RouterLink: Send + Sync + 'static {
+    /// Whether the router is in this process: it is there as long as the process, so nobody waits for it to come back.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Attaches this node incarnation; an older stream of the same incarnation is closed.
     fn attach(&self, node: Incarnation) -> BoxFuture<'_, Result<DeliverStream, Problem>>;
 
-    /// Appends a client's message to the upstream log; completes once the log has it.
+    /// Appends a client's message to the upstream log; completes once the log has it. Messages take their order from
+    /// the calls, not from when the futures are polled. `draining` means that this router is going or gone and another
+    /// may be given the message, at least once (TENURES, rule 16).
     fn upstream(&self, message: UpstreamMessage) -> BoxFuture<'static, Result<Position, Problem>>;
 
     /// The verdict of the record at this offset, once the owner has consumed it. A router that does not serve the

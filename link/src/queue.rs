@@ -81,6 +81,17 @@ impl DeliverSender {
         }
     }
 
+    /// Waits until either side has ended the stream.
+    pub async fn closed(&self) {
+        loop {
+            let notified = self.shared.room.notified();
+            if self.is_closed() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// True once either side has ended the stream.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -102,26 +113,38 @@ pub struct DeliverReceiver {
 impl DeliverReceiver {
     /// The next frames in order, all that wait up to `most`; `None` when the stream has ended. Cancel-safe.
     pub async fn next(&mut self, most: usize) -> Option<Vec<ToNode>> {
+        self.next_within(most, usize::MAX).await
+    }
+
+    /// Like [`DeliverReceiver::next`], and no further frame once there are this many bytes: at most about that much
+    /// and one frame. Cancel-safe.
+    pub async fn next_within(&mut self, most: usize, bytes_limit: usize) -> Option<Vec<ToNode>> {
         loop {
-            if let Some(frames) = self.try_next(most) {
+            if let Some(frames) = self.try_next(most, bytes_limit) {
                 return Some(frames);
             }
             if self.shared.closed.load(Ordering::Acquire) {
-                return self.try_next(most);
+                return self.try_next(most, bytes_limit);
             }
             self.shared.readable.notified().await;
         }
     }
 
-    fn try_next(&mut self, most: usize) -> Option<Vec<ToNode>> {
+    fn try_next(&mut self, most: usize, bytes_limit: usize) -> Option<Vec<ToNode>> {
         let mut queued = self.shared.frames();
         if queued.is_empty() {
             return None;
         }
-        let count = queued.len().min(most);
+        let (mut count, mut bytes) = (0, 0);
+        for frame in queued.iter().take(most) {
+            if bytes >= bytes_limit {
+                break;
+            }
+            count += 1;
+            bytes += frame.cost();
+        }
         let frames: Vec<ToNode> = queued.drain(..count).collect();
         drop(queued);
-        let bytes = frames.iter().map(ToNode::cost).sum();
         let before = self.shared.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
         let half = self.shared.bytes_limit / 2;
         if before > half && before - bytes <= half {
@@ -167,11 +190,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_ends_with_the_frame_that_reaches_its_bytes() {
+        let (sender, mut receiver) = deliver_queue(640);
+        sender.push((0..10).map(frame));
+        assert_eq!(receiver.next_within(100, 1).await.map(|frames| frames.len()), Some(1));
+        assert_eq!(receiver.next_within(100, 65).await.map(|frames| frames.len()), Some(2));
+        assert_eq!(receiver.next_within(3, usize::MAX).await.map(|frames| frames.len()), Some(3));
+        assert_eq!(sender.room(), 6 * 64);
+    }
+
+    #[tokio::test]
     async fn dropping_the_reader_ends_the_stream() {
         let (sender, receiver) = deliver_queue(64);
         sender.push([frame(0), frame(1)]);
         drop(receiver);
         assert!(sender.is_closed());
+        sender.closed().await;
         sender.room_again().await;
     }
 }

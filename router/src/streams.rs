@@ -122,6 +122,10 @@ async fn read_frames(
 }
 
 impl RouterLink for Router {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn attach(&self, node: Incarnation) -> BoxFuture<'_, Result<DeliverStream, Problem>> {
         Box::pin(async move { self.arc()?.attach_node(node).await })
     }

@@ -12,7 +12,7 @@ use tidegate_eventlog::{BoxFuture, LogRecord};
 use tidegate_link::UpstreamMessage;
 use tidegate_proto::log::v1::{self as proto, upstream_record::Payload as ProtoPayload};
 use tidegate_vocab::{
-    Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, UserId, partition_number,
+    Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, UserId,
 };
 
 use crate::Router;
@@ -55,8 +55,8 @@ impl Router {
     ) -> BoxFuture<'static, Result<Position, Problem>> {
         let log = std::sync::Arc::clone(&self.context.log);
         let context = std::sync::Arc::clone(&self.context);
-        let key = key_of(&message);
-        let number = partition_number(key.as_bytes(), log.counts().of(Topic::Upstream));
+        let key = message.key();
+        let number = message.partition(log.counts().of(Topic::Upstream));
         let partition = PartitionId { topic: Topic::Upstream, number };
         let append = log.append(partition, key.into_bytes().into(), encode(message));
         Box::pin(async move {
@@ -64,13 +64,6 @@ impl Router {
             context.metrics.upstream(outcome.as_ref().map(|_| ()).map_err(|problem| problem.kind));
             outcome.map(|appended| Position::new(log.epoch(Topic::Upstream), partition, appended.offset))
         })
-    }
-}
-
-fn key_of(message: &UpstreamMessage) -> String {
-    match &message.user {
-        Some(user) => user.to_string(),
-        None => message.connection.to_string(),
     }
 }
 

@@ -58,6 +58,20 @@ pub const FRAGMENTS_PER_MESSAGE_LIMIT: u32 = 1024;
 pub const UNWANT_LINGER_MS: u64 = 60_000;
 /// Bytes that a router may have queued to one node before its tenures fall behind.
 pub const STREAM_BYTES_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes after which no further frame joins a message of the Deliver stream.
+pub const DELIVER_BATCH_BYTES: usize = 256 * 1024;
+/// Bytes of one message from a router: a batch and its last frame, which may be a History of one read.
+pub const DELIVER_RESPONSE_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes of one message from a node: a Resume names all channels that it holds in a partition, 250 bytes each at worst.
+pub const DELIVER_REQUEST_BYTES_LIMIT: usize = 64 * 1024 * 1024;
+/// Bytes that may wait in a node for its node task, per router; the rest waits in the router.
+pub const DELIVER_NODE_BYTES_LIMIT: usize = 1024 * 1024;
+/// Frames for one router that may wait while it takes none; beyond, the stream is closed and a new one resumes.
+pub const STREAM_WAITING_FRAMES_LIMIT: usize = 64 * 1024;
+/// Messages of clients that may wait for one router's answer.
+pub const SAY_IN_FLIGHT_LIMIT: usize = 4096;
+/// Messages of clients that may wait for their router to be chosen, all connections together.
+pub const UPSTREAM_ROUTE_LIMIT: usize = 16_384;
 /// Bytes of recent rows that an owner keeps for tenures that fell behind.
 pub const TAIL_RING_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 /// Rows read from the store or the log in one step of a partition task.
@@ -87,6 +101,8 @@ const _: () = {
     assert!(EVENT_BYTES_LIMIT * 2 < OUTBOX_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < POLL_BYTES_LIMIT);
     assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
+    // A batch with a History as its last frame fits, and so does the largest event.
+    assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);
     // A ping leaves before a proxy's usual 60 s and is answered before the next.
     assert!(PING_INTERVAL_MS + PONG_TIMEOUT_MS < 60_000 && PONG_TIMEOUT_MS < PING_INTERVAL_MS);
 };

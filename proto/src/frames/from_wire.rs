@@ -13,7 +13,7 @@ use crate::deliver::v1::{self as wire, event, to_node, to_router, want};
 /// # Errors
 /// When it is no frame of a partition.
 pub fn to_node_from_wire(message: wire::ToNode) -> Result<ToNode, FrameError> {
-    let partition = partition(message.partition)?;
+    let partition = partition_from_wire(message.partition)?;
     let (term, n) = (Term(message.term), message.n);
     Ok(match message.frame.ok_or(FrameError::Missing("its body"))? {
         to_node::Frame::Hello(_) => return Err(FrameError::Bad("hello in its middle")),
@@ -53,7 +53,7 @@ pub fn to_node_from_wire(message: wire::ToNode) -> Result<ToNode, FrameError> {
 /// # Errors
 /// When it is no frame of a partition.
 pub fn to_router_from_wire(message: wire::ToRouter) -> Result<ToRouter, FrameError> {
-    let partition = partition(message.partition)?;
+    let partition = partition_from_wire(message.partition)?;
     let (term, n) = (Term(message.term), message.n);
     Ok(match message.frame.ok_or(FrameError::Missing("its body"))? {
         to_router::Frame::Hello(_) => return Err(FrameError::Bad("hello in its middle")),
@@ -88,7 +88,11 @@ pub fn to_router_from_wire(message: wire::ToRouter) -> Result<ToRouter, FrameErr
     })
 }
 
-fn partition(partition: Option<wire::Partition>) -> Result<PartitionId, FrameError> {
+/// A partition that a peer named.
+///
+/// # Errors
+/// When it is missing or of a topic that nodes do not follow.
+pub fn partition_from_wire(partition: Option<wire::Partition>) -> Result<PartitionId, FrameError> {
     let partition = partition.ok_or(FrameError::Missing("its partition"))?;
     let topic = topic_of_number(partition.topic).ok_or(FrameError::Bad("topic"))?;
     Ok(PartitionId { topic, number: partition.number })
@@ -120,7 +124,11 @@ fn outcome(number: i32) -> Result<Outcome, FrameError> {
     })
 }
 
-fn event_from_wire(event: wire::Event) -> Result<Arc<Event>, FrameError> {
+/// An event that a peer sent.
+///
+/// # Errors
+/// When a field is missing or breaks its rule.
+pub fn event_from_wire(event: wire::Event) -> Result<Arc<Event>, FrameError> {
     let name = if event.name.is_empty() {
         EventName::MESSAGE
     } else {

@@ -66,7 +66,9 @@ pub fn to_router_to_wire(frame: ToRouter) -> wire::ToRouter {
     wire::ToRouter { partition, term, n, frame: Some(frame) }
 }
 
-fn partition_to_wire(partition: PartitionId) -> wire::Partition {
+/// The name of a partition.
+#[must_use]
+pub fn partition_to_wire(partition: PartitionId) -> wire::Partition {
     wire::Partition { topic: topic_number(partition.topic), number: partition.number }
 }
 
@@ -90,8 +92,9 @@ fn outcome_to_wire(outcome: Outcome) -> wire::Outcome {
     }
 }
 
-/// The payload is shared, not copied.
-fn event_to_wire(event: Arc<Event>) -> wire::Event {
+/// An event. The payload is shared, not copied.
+#[must_use]
+pub fn event_to_wire(event: Arc<Event>) -> wire::Event {
     let name = if event.name == EventName::MESSAGE { String::new() } else { event.name.as_str().to_owned() };
     wire::Event {
         channel: event.channel.to_string(),
