@@ -42,8 +42,10 @@ use streams::Attached;
 const PHASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at all partitions, for gauges.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
-/// A partition task not seen alive for this long is stuck.
+/// A partition task not seen alive for this long is stuck, and the router not ready.
 const STALL_MS: u64 = 10_000;
+/// One not seen alive for this long never will be: the process ends, and another takes its partitions.
+const FAILED_MS: u64 = 60_000;
 /// Channels of the history looked at in one sweep, once a second.
 const SWEEP_CHANNELS: usize = 256;
 
@@ -136,9 +138,12 @@ impl Router {
     /// True once something has ended that must not: the process should end too, and be started anew.
     #[must_use]
     pub fn has_failed(&self) -> bool {
+        let now_ms = self.context.clock.now_ms();
         let state = self.state();
-        let is_dead = |partition: &PartitionHandle| partition.status.phase() == Phase::Dead;
-        !state.closing && state.partitions.values().any(is_dead)
+        let has_failed = |partition: &PartitionHandle| {
+            partition.status.phase() == Phase::Dead || partition.status.stall_ms(now_ms) > FAILED_MS
+        };
+        !state.closing && state.partitions.values().any(has_failed)
     }
 
     /// Stops: API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
@@ -255,6 +260,8 @@ impl Router {
         metrics.partitions_serving.set(gauge(serving as u64));
         metrics.lag_sum.set(gauge(all().map(|status| status.lag()).sum()));
         metrics.lag_max.set(gauge(all().map(|status| status.lag()).max().unwrap_or(0)));
+        let lag_ms = all().map(|status| status.lag_ms()).max().unwrap_or(0);
+        metrics.lag_seconds.set(lag_ms as f64 / 1_000.0);
         metrics.tenures_behind.set(gauge(all().map(|status| status.behind()).sum()));
         let stall_max_ms = all().map(|status| status.stall_ms(now_ms)).max().unwrap_or(0);
         metrics.partition_stall_max_seconds.set(stall_max_ms as f64 / 1_000.0);

@@ -55,6 +55,7 @@ pub(crate) struct Metrics {
     pub(crate) lost: IntCounter,
     pub(crate) lag_sum: IntGauge,
     pub(crate) lag_max: IntGauge,
+    pub(crate) lag_seconds: Gauge,
     pub(crate) records_consumed: IntCounter,
     pub(crate) backfilled: IntCounter,
     pub(crate) pushes: IntCounter,
@@ -123,6 +124,10 @@ impl Metrics {
             lag_max: on.gauge(
                 "tidegate_router_lag_records_max",
                 "Records between H and the high watermark, the worst partition",
+            )?,
+            lag_seconds: on.gauge_of_seconds(
+                "tidegate_router_lag_seconds_max",
+                "Age of the last record consumed while others wait, the worst partition",
             )?,
             backfilled: on.counter(
                 "tidegate_router_backfill_chunks_total",

@@ -8,7 +8,7 @@ mod token;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidegate_eventlog::{BoxFuture, LogRecord};
+use tidegate_eventlog::{BoxFuture, Headers, LogRecord, NewRecord};
 use tidegate_link::UpstreamMessage;
 use tidegate_proto::log::v1::{self as proto, upstream_record::Payload as ProtoPayload};
 use tidegate_vocab::{
@@ -58,13 +58,28 @@ impl Router {
         let key = message.key();
         let number = message.partition(log.counts().of(Topic::Upstream));
         let partition = PartitionId { topic: Topic::Upstream, number };
-        let append = log.append(partition, key.into_bytes().into(), encode(message));
+        let headers = headers_of(&message);
+        let record = NewRecord { key: key.into_bytes().into(), value: encode(message), headers };
+        let append = log.append_record(partition, record);
         Box::pin(async move {
             let outcome = append.await.map_err(|error| crate::publish::upstream_problem(&error));
             context.metrics.upstream(outcome.as_ref().map(|_| ()).map_err(|problem| problem.kind));
             outcome.map(|appended| Position::new(log.epoch(Topic::Upstream), partition, appended.offset))
         })
     }
+}
+
+/// For backends that read the topic themselves: who said it and where, without knowing the value's format.
+fn headers_of(message: &UpstreamMessage) -> Headers {
+    let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value.into_bytes()));
+    let mut headers = vec![
+        text("tidegate-connection", message.connection.to_string()),
+        text("tidegate-channel", message.channel.to_string()),
+        text("tidegate-seq", message.seq.to_string()),
+    ];
+    headers.extend(message.user.as_ref().map(|user| text("tidegate-user", user.to_string())));
+    headers.extend(message.trace_parent.clone().map(|trace| (TraceContext::HEADER.to_owned(), trace)));
+    headers
 }
 
 fn encode(message: UpstreamMessage) -> Bytes {

@@ -51,6 +51,8 @@ struct Serving<'t> {
     forgetting: bool,
     backward: Backward,
     committed: Option<Offset>,
+    /// The log's time of the last record consumed, or when this began.
+    consumed_ms: u64,
     nonce: Option<Nonce>,
     term: Option<Term>,
     retake_ms: u64,
@@ -78,6 +80,7 @@ impl PartitionTask {
             forgetting: false,
             backward: Backward::default(),
             committed: None,
+            consumed_ms: context.clock.now_ms(),
             nonce: None,
             term: None,
             retake_ms: RETAKE_FIRST_MS,
@@ -225,7 +228,10 @@ impl Serving<'_> {
                 }
             }
             Done::HighWatermark(next, asked_ms) => {
-                self.task.status.set_lag(next.0.saturating_sub(self.owner.h().0));
+                let lag = next.0.saturating_sub(self.owner.h().0);
+                let now_ms = self.task.context.clock.now_ms();
+                let lag_ms = if lag > 0 { now_ms.saturating_sub(self.consumed_ms) } else { 0 };
+                self.task.status.set_lag(lag, lag_ms);
                 self.owner.high_watermark(next, asked_ms);
             }
             Done::LogStart(start) => self.log_start(start),

@@ -48,6 +48,7 @@ impl Phase {
 pub(crate) struct Status {
     phase: AtomicU8,
     lag: AtomicU64,
+    lag_ms: AtomicU64,
     behind: AtomicU64,
     alive_ms: AtomicU64,
 }
@@ -57,6 +58,7 @@ impl Status {
         Self {
             phase: AtomicU8::new(Phase::Beginning as u8),
             lag: AtomicU64::new(0),
+            lag_ms: AtomicU64::new(0),
             behind: AtomicU64::new(0),
             alive_ms: AtomicU64::new(now_ms),
         }
@@ -75,8 +77,14 @@ impl Status {
         self.lag.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_lag(&self, lag: u64) {
+    /// The age of the last record consumed, while others wait; 0 otherwise.
+    pub(crate) fn lag_ms(&self) -> u64 {
+        self.lag_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lag(&self, lag: u64, lag_ms: u64) {
         self.lag.store(lag, Ordering::Relaxed);
+        self.lag_ms.store(lag_ms, Ordering::Relaxed);
     }
 
     /// Tenures whose node has no room or that are sent from the log.

@@ -49,6 +49,7 @@ impl Serving<'_> {
         let mut rows = Vec::with_capacity(records.len());
         for record in records {
             let offset = record.offset;
+            self.consumed_ms = record.time_ms;
             debug_assert!(offset >= batch.new_h, "the log is consumed in order");
             let reading = record::read(&mut self.window, &self.counts, self.task.id, &record);
             match &reading {
