@@ -8,6 +8,7 @@ mod health;
 mod history;
 mod shutdown;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +23,15 @@ use tidegate_history::HistoryStore;
 use tidegate_link::RouterLink;
 use tidegate_router::{Router, RouterConfig};
 use tidegate_vocab::Incarnation;
+use tokio::sync::watch;
 
 use crate::admin::{self, AdminParts, AdminServer, Heartbeat};
 use crate::config::{Config, LogConfig};
 use health::Health;
 use shutdown::Shutdown;
 
+/// The "address" of the router in the gateway's own process.
+const LOCAL_ROUTER: &str = "local";
 /// Between two looks at the roles.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -109,6 +113,8 @@ pub struct App {
     heartbeat: tokio::task::JoinHandle<()>,
     log: Arc<EmbeddedLog>,
     router: Arc<Router>,
+    /// What the gateway watches for routers: the one of this process.
+    _routers: watch::Sender<BTreeMap<String, Arc<dyn RouterLink>>>,
     gateway: Gateway,
     admin: AdminServer,
     shutdown: Shutdown,
@@ -145,9 +151,10 @@ impl App {
         let shared_log: Arc<dyn EventLog> = Arc::clone(&log) as Arc<dyn EventLog>;
         let router = Router::start(router_config(&config), shared_log, store, &registry)?;
         router.serve_api(api);
-        let links: Vec<Arc<dyn RouterLink>> = vec![Arc::clone(&router) as Arc<dyn RouterLink>];
+        let local: Arc<dyn RouterLink> = Arc::clone(&router) as Arc<dyn RouterLink>;
+        let (routers, found) = watch::channel(BTreeMap::from([(LOCAL_ROUTER.to_owned(), local)]));
         let demo = config.gateway.demo_page.then(|| demo::publisher(Arc::clone(&router)));
-        let gateway = match Gateway::start(config.gateway, links, counts, &registry, demo) {
+        let gateway = match Gateway::start(config.gateway, found, counts, &registry, demo) {
             Ok(gateway) => gateway,
             Err(error) => {
                 // What was started lets go of the data directory before anybody tries again.
@@ -159,7 +166,7 @@ impl App {
         let addresses =
             Addresses { public: gateway.local_addr(), api: api_address, admin: admin.local_addr() };
         tracing::info!(public = %addresses.public, api = %addresses.api, admin = %addresses.admin, "started");
-        Ok(Self { addresses, health, heartbeat, log, router, gateway, admin, shutdown })
+        Ok(Self { addresses, health, heartbeat, log, router, _routers: routers, gateway, admin, shutdown })
     }
 
     /// Where it listens.
