@@ -124,7 +124,7 @@ struct RouteTask {
 
 impl RouteTask {
     async fn run(mut self, mut said: mpsc::Receiver<Said>) {
-        self.links = self.routers.borrow_and_update().clone();
+        self.routers_changed(); // They may have since the start.
         let mut is_watched = true;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
