@@ -24,7 +24,17 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "tidegate",
         &[
-            "deliver", "eventlog", "gateway", "history", "kafka", "link", "proto", "registry", "router", "telemetry", "vocab",
+            "deliver",
+            "eventlog",
+            "gateway",
+            "history",
+            "kafka",
+            "link",
+            "proto",
+            "registry",
+            "router",
+            "telemetry",
+            "vocab",
         ],
     ),
 ];

@@ -16,6 +16,7 @@ mod origin;
 mod request;
 mod shard;
 mod shared;
+mod upstream_route;
 
 use std::future::Future;
 use std::io;
@@ -26,8 +27,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_link::RouterLink;
-use tidegate_vocab::{Incarnation, PartitionCounts, limits};
+use tidegate_link::Routers;
+use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
 pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
@@ -35,6 +36,7 @@ pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
 use node_task::NodeTask;
 use shard::{Shard, ToShard};
 use shared::Shared;
+use upstream_route::UpstreamRoute;
 
 /// Publishes what the demonstration page asks for: the body of `POST /v1/publish` in, status, content type and body out.
 pub type DemoPublish =
@@ -59,9 +61,6 @@ pub enum StartError {
     /// A metric is registered already.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// There is no router to attach to.
-    #[error("no router is configured")]
-    NoRouter,
 }
 
 /// What a gateway may hold, as it was at start.
@@ -90,29 +89,32 @@ pub struct Gateway {
 const DRAIN_SLACK: Duration = Duration::from_secs(3);
 
 impl Gateway {
-    /// Binds the public port, starts the shards and attaches to the routers. Must be called within a tokio runtime.
+    /// Binds the public port, starts the shards and stays attached to the routers that discovery names; there may be none
+    /// yet. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When the address or a thread cannot be had.
     pub fn start(
         config: GatewayConfig,
-        routers: Vec<Arc<dyn RouterLink>>,
+        routers: Routers,
         counts: PartitionCounts,
         registry: &prometheus::Registry,
         demo_publish: Option<DemoPublish>,
     ) -> Result<Self, StartError> {
-        let link = Arc::clone(routers.first().ok_or(StartError::NoRouter)?);
         let budget = budget(config.connections_limit);
         let incarnation = Incarnation::random();
         let address = config.public;
         let listeners =
             listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
         let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
+        let metrics = metrics::Metrics::register(registry)?;
+        let upstream =
+            UpstreamRoute::start(routers.clone(), counts.of(Topic::Upstream), metrics.upstream_moves.clone());
         let shared = Arc::new(Shared::new(shared::Parts {
-            metrics: metrics::Metrics::register(registry)?,
+            metrics,
             config,
             counts,
-            link,
+            upstream,
             demo_publish,
             incarnation,
             sockets_limit: budget.connections,
@@ -135,7 +137,13 @@ impl Gateway {
             threads.push(thread.map_err(StartError::Shard)?);
             shards.push(to_shard);
         }
-        let task = NodeTask::new(counts, shards.clone(), shared.clock, shared.metrics.clone());
+        let task = NodeTask::new(
+            counts,
+            shards.clone(),
+            shared.clock,
+            shared.metrics.clone(),
+            Arc::clone(&shared.owners_heard),
+        );
         let node = tokio::spawn(task.run(routers, incarnation, commands));
         Ok(Self { shared, address, budget, accepting, shards, threads, node })
     }
@@ -171,6 +179,10 @@ impl Gateway {
         }
         if self.shared.metrics.streams.get() == 0 {
             return Err("gateway is attached to no router".to_owned());
+        }
+        // Once is enough: a partition that moves makes its subscriptions wait, here as on every other node.
+        if !self.shared.owners_heard.load(Ordering::Relaxed) {
+            return Err("gateway has not heard of an owner for every partition".to_owned());
         }
         Ok(())
     }

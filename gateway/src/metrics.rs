@@ -23,6 +23,10 @@ pub(crate) struct Metrics {
     pub(crate) drain_remaining: IntGauge,
     pub(crate) streams: IntGauge,
     pub(crate) partitions_unserved: IntGauge,
+    pub(crate) partitions_stale: IntGauge,
+    pub(crate) redials: IntCounter,
+    pub(crate) streams_stuck: IntCounter,
+    pub(crate) upstream_moves: IntCounter,
 }
 
 impl Metrics {
@@ -89,6 +93,22 @@ impl Metrics {
                 "tidegate_gateway_partitions_unserved",
                 "Partitions in which this node wants something and no owner serves it.",
             )?,
+            partitions_stale: IntGauge::new(
+                "tidegate_gateway_partitions_stale",
+                "Partitions in which this node wants something and whose owner read the log over 3 s ago.",
+            )?,
+            redials: IntCounter::new(
+                "tidegate_gateway_redials_total",
+                "Rounds of dialling every router because a partition was unserved or stale.",
+            )?,
+            streams_stuck: IntCounter::new(
+                "tidegate_gateway_deliver_streams_stuck_total",
+                "Deliver streams closed because the router took no frames.",
+            )?,
+            upstream_moves: IntCounter::new(
+                "tidegate_gateway_upstream_moves_total",
+                "Times that unacknowledged messages of a partition went to another try or router.",
+            )?,
         };
         let Self {
             connections,
@@ -106,15 +126,19 @@ impl Metrics {
             drain_remaining,
             streams,
             partitions_unserved,
+            partitions_stale,
+            redials,
+            streams_stuck,
+            upstream_moves,
         } = &metrics;
         registry.register(Box::new(connections.clone()))?;
         for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for counter in [bytes_out, accept_errors] {
+        for counter in [bytes_out, accept_errors, redials, streams_stuck, upstream_moves] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for gauge in [outbox_bytes, drain_remaining, streams, partitions_unserved] {
+        for gauge in [outbox_bytes, drain_remaining, streams, partitions_unserved, partitions_stale] {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(delivery_latency.clone()))?;

@@ -2,41 +2,65 @@
 //!
 //! Comparing `n`, pushing to all shards and moving next[P] are one step of this task (TENURES, rule 4). It waits for
 //! room in the shards' queues before it takes more, so that a node that is behind shows as a stream that is behind and
-//! nothing is dropped. It never waits for a router: what a router has no room for waits here, bounded by the number of
-//! subscriptions. Runs on the process's multi-threaded runtime.
+//! nothing is dropped. It never waits for a router: what a router has no room for waits here, and a router that takes
+//! nothing while too much waits loses its stream; the next one resumes. Runs on the process's multi-threaded runtime.
+
+mod attachments;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_link::{DeliverReceiver, RouterLink};
-use tidegate_tenure::{Node, NodeOut, StreamId, ToNode, ToRouter};
-use tidegate_vocab::{Incarnation, PartitionCounts, PartitionId};
-use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tidegate_link::Routers;
+use tidegate_tenure::{Node, NodeOut, StreamId, ToRouter};
+use tidegate_vocab::{Incarnation, PartitionCounts, PartitionId, limits};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::shard::ToShard;
 use crate::shard::item::{NodeCommand, ShardItem, SharedEvent};
+use attachments::{Attachments, FromStream};
 
-/// Frames taken from a stream at once.
-const FRAMES_AT_ONCE: usize = 256;
 /// How often acknowledgements leave and lingering channels are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Pause before a router is dialled again.
-const REDIAL_PAUSE: Duration = Duration::from_millis(500);
-
-/// What the node task hears of its streams.
-enum FromStream {
-    Up(StreamId, mpsc::Sender<ToRouter>),
-    Frames(StreamId, Vec<ToNode>),
-    Down(StreamId),
-}
+/// Ticks between two rounds of dialling every router while a partition lacks an owner (TENURES, rule 2).
+const TICKS_PER_REDIAL: u64 = 10;
+/// A read of the log older than this is as good as no owner.
+const READ_AGE_LIMIT_MS: u64 = 3_000;
+/// A router that takes no frame for so long, while more than the limit wait, is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Frames that may wait even for a router that takes some: all of a large node's Wants, sent again at once.
+const WAITING_FRAMES_MOST: usize = 16 * limits::STREAM_WAITING_FRAMES_LIMIT;
 
 struct Stream {
     to_router: mpsc::Sender<ToRouter>,
     waiting: VecDeque<ToRouter>,
+    /// When the router last took a frame, or none waited.
+    taken_at: Instant,
+    /// Dropped with the stream: ends the task that reads it.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Stream {
+    fn flush(&mut self) {
+        while let Some(frame) = self.waiting.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(frame)) = self.to_router.try_send(frame) {
+                self.waiting.push_front(frame);
+                return;
+            }
+            self.taken_at = Instant::now();
+        }
+        self.taken_at = Instant::now();
+    }
+
+    fn is_stuck(&self) -> bool {
+        let count = self.waiting.len();
+        count > WAITING_FRAMES_MOST
+            || (count > limits::STREAM_WAITING_FRAMES_LIMIT && self.taken_at.elapsed() > STUCK_AFTER)
+    }
 }
 
 /// See the module.
@@ -48,6 +72,9 @@ pub(crate) struct NodeTask {
     out: Vec<NodeOut>,
     clock: Clock,
     metrics: Metrics,
+    /// Set once every partition has been named by some owner.
+    owners_heard: Arc<AtomicBool>,
+    ticks: u64,
 }
 
 impl NodeTask {
@@ -56,6 +83,7 @@ impl NodeTask {
         shards: Vec<mpsc::Sender<ToShard>>,
         clock: Clock,
         metrics: Metrics,
+        owners_heard: Arc<AtomicBool>,
     ) -> Self {
         Self {
             nodes: counts.followed().map(|partition| (partition, Node::new(partition))).collect(),
@@ -65,22 +93,21 @@ impl NodeTask {
             out: Vec::new(),
             clock,
             metrics,
+            owners_heard,
+            ticks: 0,
         }
     }
 
-    /// Attaches to every router and runs until the shards are gone.
+    /// Stays attached to every router that discovery names, and runs until the shards are gone.
     pub(crate) async fn run(
         mut self,
-        routers: Vec<Arc<dyn RouterLink>>,
+        routers: Routers,
         incarnation: Incarnation,
         mut commands: mpsc::Receiver<Vec<NodeCommand>>,
     ) {
         let (from_streams, mut streams) = mpsc::channel(64);
-        let mut attachments = tokio::task::JoinSet::new();
-        for (index, router) in routers.into_iter().enumerate() {
-            attachments.spawn(stay_attached(router, incarnation, index as u64, from_streams.clone()));
-        }
-        drop(from_streams);
+        let mut attachments = Attachments::new(routers, incarnation, from_streams);
+        attachments.follow();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -93,7 +120,13 @@ impl NodeTask {
                     Some(batch) => batch.into_iter().for_each(|command| self.on_command(command)),
                     None => return,
                 },
-                _ = ticks.tick() => self.tick(),
+                () = attachments.changed() => attachments.follow(),
+                _ = ticks.tick() => {
+                    if self.tick() {
+                        attachments.dial_now();
+                    }
+                    attachments.follow();
+                }
             }
             self.flush_streams();
             if self.push_items().await.is_err() {
@@ -104,10 +137,14 @@ impl NodeTask {
 
     fn on_stream(&mut self, heard: FromStream) {
         match heard {
-            FromStream::Up(stream, to_router) => {
-                self.streams.insert(stream, Stream { to_router, waiting: VecDeque::new() });
+            FromStream::Up(stream, to_router, stop) => {
+                let waiting = VecDeque::new();
+                let opened = Stream { to_router, waiting, taken_at: Instant::now(), _stop: stop };
+                self.streams.insert(stream, opened);
                 self.metrics.streams.inc();
             }
+            // What a stream said before it was closed here has no owner to come from.
+            FromStream::Frames(stream, _) if !self.streams.contains_key(&stream) => {}
             FromStream::Frames(stream, frames) => {
                 let now_ms = self.clock.now_ms();
                 for frame in frames {
@@ -117,12 +154,24 @@ impl NodeTask {
                         self.carry_out(partition);
                     }
                 }
+                self.hear_owners();
             }
-            FromStream::Down(stream) => {
-                self.streams.remove(&stream);
-                self.metrics.streams.dec();
-                self.nodes.values_mut().for_each(|node| node.stream_down(stream));
-            }
+            FromStream::Down(stream) => self.down(stream),
+        }
+    }
+
+    fn down(&mut self, stream: StreamId) {
+        if self.streams.remove(&stream).is_some() {
+            self.metrics.streams.dec();
+            self.nodes.values_mut().for_each(|node| node.stream_down(stream));
+        }
+    }
+
+    fn hear_owners(&self) {
+        if !self.owners_heard.load(Ordering::Relaxed)
+            && self.nodes.values().all(|node| node.epoch().is_some())
+        {
+            self.owners_heard.store(true, Ordering::Relaxed);
         }
     }
 
@@ -148,18 +197,30 @@ impl NodeTask {
         self.carry_out(partition);
     }
 
-    fn tick(&mut self) {
+    /// True when every router is to be dialled: a partition in which something is wanted has no owner that reads on.
+    fn tick(&mut self) -> bool {
         let now_ms = self.clock.now_ms();
         let partitions: Vec<PartitionId> = self.nodes.keys().copied().collect();
-        let mut unserved = 0;
+        let (mut unserved, mut stale) = (0, 0);
         for partition in partitions {
             if let Some(node) = self.nodes.get_mut(&partition) {
                 node.tick(now_ms, &mut self.out);
-                unserved += i64::from(!node.is_served() && node.has_interest());
+                if node.has_interest() && !node.is_served() {
+                    unserved += 1;
+                } else if node.has_interest() {
+                    stale += i64::from(node.read_age_ms(now_ms).is_some_and(|age| age > READ_AGE_LIMIT_MS));
+                }
                 self.carry_out(partition);
             }
         }
         self.metrics.partitions_unserved.set(unserved);
+        self.metrics.partitions_stale.set(stale);
+        self.ticks += 1;
+        let is_due = unserved + stale > 0 && self.ticks.is_multiple_of(TICKS_PER_REDIAL);
+        if is_due {
+            self.metrics.redials.inc();
+        }
+        is_due
     }
 
     /// Turns what a node said into frames and items, in order.
@@ -205,14 +266,15 @@ impl NodeTask {
         }
     }
 
+    /// Sends what the routers take; closes the stream of one that is stuck, whose partitions resume on the next.
     fn flush_streams(&mut self) {
-        for stream in self.streams.values_mut() {
-            while let Some(frame) = stream.waiting.pop_front() {
-                if let Err(mpsc::error::TrySendError::Full(frame)) = stream.to_router.try_send(frame) {
-                    stream.waiting.push_front(frame);
-                    break;
-                }
-            }
+        self.streams.values_mut().for_each(Stream::flush);
+        let stuck: Vec<StreamId> =
+            self.streams.iter().filter(|(_, stream)| stream.is_stuck()).map(|(id, _)| *id).collect();
+        for stream in stuck {
+            tracing::warn!(stream = stream.0, "router takes no frames; its stream is closed");
+            self.metrics.streams_stuck.inc();
+            self.down(stream);
         }
     }
 
@@ -227,43 +289,5 @@ impl NodeTask {
     }
 }
 
-/// Keeps one stream to one router: numbers its successive streams so that a newer one has a higher id.
-async fn stay_attached(
-    router: Arc<dyn RouterLink>,
-    incarnation: Incarnation,
-    index: u64,
-    node: mpsc::Sender<FromStream>,
-) {
-    let mut attempt = 0_u64;
-    loop {
-        attempt += 1;
-        let stream = StreamId(attempt << 16 | index);
-        match router.attach(incarnation).await {
-            Ok(deliver) => {
-                if node.send(FromStream::Up(stream, deliver.to_router)).await.is_err() {
-                    return;
-                }
-                if forward(stream, deliver.from_router, &node).await.is_err() {
-                    return;
-                }
-                if node.send(FromStream::Down(stream)).await.is_err() {
-                    return;
-                }
-                tracing::warn!("deliver stream ended; dialling again");
-            }
-            Err(problem) => tracing::warn!(%problem, "router refused the deliver stream; dialling again"),
-        }
-        tokio::time::sleep(REDIAL_PAUSE).await;
-    }
-}
-
-async fn forward(
-    stream: StreamId,
-    mut from_router: DeliverReceiver,
-    node: &mpsc::Sender<FromStream>,
-) -> Result<(), mpsc::error::SendError<FromStream>> {
-    while let Some(frames) = from_router.next(FRAMES_AT_ONCE).await {
-        node.send(FromStream::Frames(stream, frames)).await?;
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

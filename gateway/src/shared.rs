@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use tidegate_link::RouterLink;
 use tidegate_vocab::{Channel, ConnectionId, Incarnation, PartitionCounts, Problem};
 
 use crate::DemoPublish;
@@ -11,13 +10,14 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::GatewayConfig;
 use crate::metrics::Metrics;
+use crate::upstream_route::UpstreamRoute;
 
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) counts: PartitionCounts,
     pub(crate) metrics: Metrics,
-    pub(crate) link: Arc<dyn RouterLink>,
+    pub(crate) upstream: UpstreamRoute,
     pub(crate) auth: Authenticator,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) is_draining: AtomicBool,
     /// The drain's wait is over: no new connection.
     pub(crate) is_refusing: AtomicBool,
+    /// Every partition has been named by some owner.
+    pub(crate) owners_heard: Arc<AtomicBool>,
     sockets: Arc<AtomicUsize>,
     sequence: AtomicU64,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Parts {
     pub(crate) config: GatewayConfig,
     pub(crate) counts: PartitionCounts,
     pub(crate) metrics: Metrics,
-    pub(crate) link: Arc<dyn RouterLink>,
+    pub(crate) upstream: UpstreamRoute,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
     pub(crate) sockets_limit: usize,
@@ -51,7 +53,7 @@ impl Shared {
             config: parts.config,
             counts: parts.counts,
             metrics: parts.metrics,
-            link: parts.link,
+            upstream: parts.upstream,
             demo_publish: parts.demo_publish,
             incarnation: parts.incarnation,
             clock: Clock::start(),
@@ -59,6 +61,7 @@ impl Shared {
             sockets_limit: parts.sockets_limit,
             is_draining: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
+            owners_heard: Arc::default(),
             sockets: Arc::new(AtomicUsize::new(0)),
             sequence: AtomicU64::new(1),
         }

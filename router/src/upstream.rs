@@ -12,7 +12,7 @@ use tidegate_eventlog::{BoxFuture, Headers, LogRecord, NewRecord};
 use tidegate_link::UpstreamMessage;
 use tidegate_proto::log::v1::{self as proto, upstream_record::Payload as ProtoPayload};
 use tidegate_vocab::{
-    Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, UserId,
+    Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, TraceContext, UserId,
 };
 
 use crate::Router;

@@ -10,7 +10,6 @@ mod kafka_figures;
 mod router_part;
 mod shutdown;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,8 +20,6 @@ use serde::Serialize;
 use tidegate_deliver::discover;
 use tidegate_eventlog::store;
 use tidegate_gateway::{Budget, Gateway};
-use tidegate_link::RouterLink;
-use tokio::sync::watch;
 
 use crate::admin::{self, AdminParts, AdminServer, Heartbeat};
 use crate::config::Config;
@@ -264,9 +261,8 @@ fn start_gateway(
 ) -> Result<Gateway, BuildError> {
     let (routers, demo) = match router {
         Some(part) => {
-            let link = Arc::clone(&part.router) as Arc<dyn RouterLink>;
             let demo = config.gateway.demo_page.then(|| demo::publisher(Arc::clone(&part.router)));
-            (watch::channel(BTreeMap::from([("local".to_owned(), link)])).1, demo)
+            (part.as_only_router(), demo)
         }
         None => {
             let dialer = dialer(&config.cluster, tidegate_deliver::Metrics::register(registry)?)?;

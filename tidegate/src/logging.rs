@@ -5,9 +5,9 @@
 use std::io::IsTerminal as _;
 
 use tidegate_telemetry::Exporter;
-use tracing_subscriber::{EnvFilter, Layer as _};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, LoggingConfig};
 
@@ -41,7 +41,9 @@ pub fn start(config: &LoggingConfig, exporter: Option<&Exporter>) -> Result<(), 
     let registry = tracing_subscriber::registry().with(exporter.map(Exporter::layer));
     if json {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
-        registry.with(lines.with_span_list(false).with_writer(std::io::stderr).with_filter(filter)).try_init()?;
+        registry
+            .with(lines.with_span_list(false).with_writer(std::io::stderr).with_filter(filter))
+            .try_init()?;
     } else {
         let lines = tracing_subscriber::fmt::layer().with_ansi(is_terminal).with_target(false);
         registry.with(lines.with_writer(std::io::stderr).with_filter(filter)).try_init()?;

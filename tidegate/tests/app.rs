@@ -100,10 +100,12 @@ async fn it_serves_its_three_ports_and_ends_in_good_order() {
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }
     let body = "{\"channel\":\"score:42\",\"event\":\"goal\",\"data\":{\"home\":1}}";
-    let published = request(running.addresses.api.expect("a router"), "POST /v1/publish", body).await.expect("answers");
+    let published =
+        request(running.addresses.api.expect("a router"), "POST /v1/publish", body).await.expect("answers");
     assert!(published.starts_with("HTTP/1.1 200") && published.contains("\"pos\":\""), "{published}");
     let followed = eventually(|| async {
-        let answer = get(running.addresses.public.expect("a gateway"), "/v1/events?channel=score:42&last=1").await?;
+        let answer =
+            get(running.addresses.public.expect("a gateway"), "/v1/events?channel=score:42&last=1").await?;
         answer.contains("\"goal\"").then_some(answer)
     })
     .await;
@@ -117,12 +119,14 @@ async fn what_was_published_survives_a_restart() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let running = Running::start(config(directory.path(), &[])).await;
     let body = "{\"channel\":\"score:7\",\"data\":\"kept\"}";
-    let published = request(running.addresses.api.expect("a router"), "POST /v1/publish", body).await.expect("answers");
+    let published =
+        request(running.addresses.api.expect("a router"), "POST /v1/publish", body).await.expect("answers");
     assert!(published.starts_with("HTTP/1.1 200"), "{published}");
     running.stop().await;
     let running = Running::start(config(directory.path(), &[])).await;
     eventually(|| async {
-        let answer = get(running.addresses.public.expect("a gateway"), "/v1/events?channel=score:7&last=1").await?;
+        let answer =
+            get(running.addresses.public.expect("a gateway"), "/v1/events?channel=score:7&last=1").await?;
         answer.contains("\"kept\"").then_some(())
     })
     .await;

@@ -186,7 +186,7 @@ async fn append_message(shared: &Shared, parts: &Parts, body: Incoming) -> Resul
         seq: 1,
         trace_parent: parts.headers.get("traceparent").map(|value| Bytes::copy_from_slice(value.as_bytes())),
     };
-    let pos = shared.link.upstream(upstream).await?;
+    let pos = shared.upstream.send(upstream).await?;
     Ok(object::ack_object(message.reference.as_deref(), 1, &pos))
 }
 

@@ -96,7 +96,7 @@ impl State {
             seq,
             trace_parent: None,
         };
-        let appended = shared.link.upstream(message);
+        let appended = shared.upstream.send(message);
         tokio::task::spawn_local(async move {
             let result = appended.await;
             let shard = Rc::clone(&shard);

@@ -25,7 +25,10 @@ pub(super) fn register(registry: &Registry, log: &Arc<KafkaLog>) -> Result<(), p
         brokers: gauge("brokers_connected", "Brokers that the producer is connected to.")?,
         queued: gauge("produce_queue_records", "Records that wait to be produced or acknowledged.")?,
         queued_bytes: gauge("produce_queue_bytes", "Bytes that wait to be produced or acknowledged.")?,
-        rebalances: gauge("group_rebalances", "Rebalances of the routers' group that this process took part in.")?,
+        rebalances: gauge(
+            "group_rebalances",
+            "Rebalances of the routers' group that this process took part in.",
+        )?,
         rtt_p99: Gauge::new(
             "tidegate_kafka_broker_rtt_p99_seconds",
             "Round trip to the slowest broker, 99th percentile of the last seconds.",

@@ -1,5 +1,6 @@
 //! The router's half of a process: its log, its history, its ports, and the order in which they end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,19 @@ use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
 use tidegate_eventlog::{EventLog, store};
 use tidegate_history::HistoryStore;
 use tidegate_kafka::{KafkaLog, KafkaOptions};
+use tidegate_link::{RouterLink, Routers};
 use tidegate_router::{Router, RouterConfig};
 use tidegate_vocab::Incarnation;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::shutdown::Shutdown;
 use super::{BuildError, history, kafka_figures, listen};
 use crate::config::{ClusterConfig, Config, Profile};
+
+/// The "address" of the router in the gateway's own process.
+const LOCAL_ROUTER: &str = "local";
 
 /// The log of this process.
 enum Log {
@@ -56,6 +61,8 @@ pub(super) struct RouterPart {
     pub(super) api: SocketAddr,
     log: Log,
     internal: Option<Internal>,
+    /// What a gateway of the same process attaches to.
+    local: watch::Sender<BTreeMap<String, Arc<dyn RouterLink>>>,
 }
 
 impl RouterPart {
@@ -79,7 +86,13 @@ impl RouterPart {
             Some(listener) => Some(serve_internal(&router, incarnation, config, listener, registry)?),
             None => None,
         };
-        Ok(Self { router, api: address, log, internal })
+        let local = watch::Sender::new(BTreeMap::from([(LOCAL_ROUTER.to_owned(), Arc::clone(&router) as _)]));
+        Ok(Self { router, api: address, log, internal, local })
+    }
+
+    /// For a gateway of the same process: this router and no other.
+    pub(super) fn as_only_router(&self) -> Routers {
+        self.local.subscribe()
     }
 
     /// Where gateways and other routers reach it.
@@ -185,7 +198,11 @@ fn router_config(config: &Config, incarnation: Incarnation) -> RouterConfig {
     let of_events = config.history.namespaces.iter().filter(|(name, _)| name.as_str() != "user");
     let longest = of_events.map(|(_, kept)| kept.age_ms).chain([config.history.default.age_ms]).max();
     RouterConfig {
-        address: if config.role == Profile::Router { config.cluster.advertise.clone() } else { String::new() },
+        address: if config.role == Profile::Router {
+            config.cluster.advertise.clone()
+        } else {
+            String::new()
+        },
         api_keys: config.api_keys.iter().map(text).collect(),
         history_ages_ms: [longest.unwrap_or(u64::MAX), config.history.of("user").age_ms],
         ..RouterConfig::new(incarnation)
