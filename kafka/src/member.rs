@@ -128,6 +128,9 @@ impl MemberThread {
                 Some(_) => {}
                 None => self.pass_on(),
             }
+            // librdkafka looks whether a heartbeat is due when something else wakes its thread, or once a second: this
+            // wakes it. Heartbeats are how a member hears that another has left.
+            let _ = consumer.assignment();
             if let Some((code, reason)) = consumer.client().fatal_error() {
                 return Some(format!("{code}: {reason}"));
             }

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::Metadata;
 use tidegate_vocab::{LogEpoch, Topic};
 
 use crate::native::{self, DescribeError, Described};
+use crate::options::EpochSource;
 use crate::producer::Producer;
 use crate::queries::Queries;
 use crate::readers::Readers;
@@ -39,7 +41,7 @@ impl Watcher {
         let mut failures = 0;
         while !self.stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            let heard = look(&self.shared, &self.queries);
+            let heard = look(&self.shared, &self.queries).is_ok();
             failures = if heard { 0 } else { failures + 1 };
             if (heard || failures >= FAILURES_LIMIT) && self.shared.set_unreachable(!heard) {
                 match heard {
@@ -57,28 +59,50 @@ impl Watcher {
     }
 }
 
-/// Asks for all topics and notes the answers. Returns whether there was any. Blocks.
-pub(crate) fn look(shared: &Shared, queries: &Queries) -> bool {
-    let answers = native::describe_topics(queries.client().client(), &shared.names, DESCRIBE_TIMEOUT);
-    let mut heard = false;
+/// Asks for all topics and notes the answers. Returns why there was none. Blocks.
+pub(crate) fn look(shared: &Shared, queries: &Queries) -> Result<(), String> {
+    let client = queries.client().client();
+    let answers = match shared.options.epoch_source {
+        EpochSource::TopicIds => native::describe_topics(client, &shared.names, DESCRIBE_TIMEOUT),
+        EpochSource::Fixed => match client.fetch_metadata(None, DESCRIBE_TIMEOUT) {
+            Ok(metadata) => shared.names.iter().map(|name| without_id(&metadata, name)).collect(),
+            Err(error) => return Err(error.to_string()),
+        },
+    };
+    let mut heard = Err(String::new());
     for (topic, answer) in Topic::ALL.into_iter().zip(answers) {
         match answer {
             Ok(described) => {
-                heard = true;
+                heard = Ok(());
                 note(shared, topic, &described);
             }
             Err(DescribeError::Missing) => {
-                heard = true;
+                heard = Ok(());
                 let name = shared.name(topic);
                 let problem = format!("topic {name} does not exist; run `tidegate topics apply`");
                 report(shared, topic, Some(problem));
             }
             Err(DescribeError::Unknown(reason)) => {
                 tracing::debug!(topic = topic.as_str(), reason, "topic could not be described");
+                heard = heard.map_err(|_| reason);
             }
         }
     }
     heard
+}
+
+/// As much of a description as the oldest of all requests yields.
+fn without_id(metadata: &Metadata, name: &str) -> Result<Described, DescribeError> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name).ok_or(DescribeError::Missing)?;
+    let mut led = vec![false; topic.partitions().len()];
+    for partition in topic.partitions() {
+        let number = usize::try_from(partition.id());
+        if let Some(slot) = number.ok().and_then(|number| led.get_mut(number)) {
+            *slot = partition.leader() >= 0;
+        }
+    }
+    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+    Ok(Described { id: [0; 16], led, replicas: replicas.unwrap_or(0) })
 }
 
 fn note(shared: &Shared, topic: Topic, described: &Described) {

@@ -1,7 +1,9 @@
-//! A Kafka of a test's own: started in a temporary directory, ended when dropped.
+//! A Kafka of the tests' own: started in a temporary directory, ended when dropped.
+#![expect(dead_code, reason = "each program of tests uses some of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tempfile::TempDir;
 use tidegate_kafka::topics::{self, TopicSpec};
@@ -36,6 +38,27 @@ impl Broker {
         Self { bootstrap, directory }
     }
 
+    /// One for all tests of a program that run at the same time: the last of them ends it.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Broker>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let broker = shared.upgrade().unwrap_or_else(|| Arc::new(Self::start()));
+        *shared = Arc::downgrade(&broker);
+        broker
+    }
+
+    /// Ends it; its data stays.
+    pub(crate) fn stop(&self) {
+        let status = Command::new(script("kafka-down")).arg("--dir").arg(self.directory.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "Kafka is ended");
+    }
+
+    /// Starts it again, where it was.
+    pub(crate) fn start_again(&self) {
+        let status = Command::new(script("kafka-up")).arg("--dir").arg(self.directory.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "Kafka is started again");
+    }
+
     /// Where it listens.
     pub(crate) fn bootstrap(&self) -> &str {
         &self.bootstrap
@@ -51,7 +74,7 @@ impl Broker {
     }
 
     /// Makes the topics and opens the log.
-    pub(crate) async fn open(&self, name: &str) -> std::sync::Arc<KafkaLog> {
+    pub(crate) async fn open(&self, name: &str) -> Arc<KafkaLog> {
         let options = self.options(name);
         let applied = topics::apply(&options).await.expect("topics are made");
         assert_eq!(applied.left, vec![], "after {:?}", applied.done);
