@@ -184,7 +184,7 @@ async fn verify(options: &KafkaOptions) -> Result<(), OpenError> {
 fn first_look(shared: &Shared, queries: &Queries) -> Result<(), OpenError> {
     let deadline = Instant::now() + OPEN_TIMEOUT;
     loop {
-        let heard = watcher::look(shared, queries);
+        let heard = watcher::look(shared, queries, watcher::DESCRIBE_TIMEOUT);
         let problems: Vec<String> =
             Topic::ALL.into_iter().filter_map(|topic| shared.problem(topic)).collect();
         if !problems.is_empty() {

@@ -24,7 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it does the rest.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long brokers may take to describe the topics.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long, and how soon after the look before, when a client of ours has lost all its connections.
+const SUSPECT_TIMEOUT: Duration = Duration::from_secs(1);
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(200);
 /// Looks in a row without an answer after which nobody answers.
 const FAILURES_LIMIT: u32 = 2;
 
@@ -41,15 +44,21 @@ impl Watcher {
         let mut failures = 0;
         while !self.stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            let heard = look(&self.shared, &self.queries).is_ok();
-            failures = if heard { 0 } else { failures + 1 };
+            let suspected = self.shared.take_suspicion();
+            let timeout = if suspected { SUSPECT_TIMEOUT } else { DESCRIBE_TIMEOUT };
+            let heard = look(&self.shared, &self.queries, timeout).is_ok();
+            let failed = if suspected { FAILURES_LIMIT } else { 1 };
+            failures = if heard { 0 } else { failures + failed };
             if (heard || failures >= FAILURES_LIMIT) && self.shared.set_unreachable(!heard) {
                 match heard {
                     true => tracing::info!("Kafka brokers answer again"),
                     false => tracing::error!("no Kafka broker answers"),
                 }
             }
-            while began.elapsed() < LOOK_INTERVAL && !self.stop.load(Ordering::Acquire) {
+            let is_over = |interval| began.elapsed() >= interval || self.stop.load(Ordering::Acquire);
+            let is_due =
+                || is_over(if self.shared.is_suspected() { SUSPECT_INTERVAL } else { LOOK_INTERVAL });
+            while !is_due() {
                 // It belongs to no group and fetches nothing: only log lines and errors come here.
                 let _ = self.queries.client().poll(SERVE_INTERVAL);
                 self.producer.rebuild_if_dead();
@@ -60,11 +69,11 @@ impl Watcher {
 }
 
 /// Asks for all topics and notes the answers. Returns why there was none. Blocks.
-pub(crate) fn look(shared: &Shared, queries: &Queries) -> Result<(), String> {
+pub(crate) fn look(shared: &Shared, queries: &Queries, timeout: Duration) -> Result<(), String> {
     let client = queries.client().client();
     let answers = match shared.options.epoch_source {
-        EpochSource::TopicIds => native::describe_topics(client, &shared.names, DESCRIBE_TIMEOUT),
-        EpochSource::Fixed => match client.fetch_metadata(None, DESCRIBE_TIMEOUT) {
+        EpochSource::TopicIds => native::describe_topics(client, &shared.names, timeout),
+        EpochSource::Fixed => match client.fetch_metadata(None, timeout) {
             Ok(metadata) => shared.names.iter().map(|name| without_id(&metadata, name)).collect(),
             Err(error) => return Err(error.to_string()),
         },

@@ -159,3 +159,46 @@ async fn a_partition_without_leader_blocks_no_other() {
     eventually("it goes on", Duration::from_secs(15), || async { put(&*log, P, "after").await.is_ok() })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_cannot_go_on_is_replaced() {
+    let (cluster, log) = open(1).await;
+    put(&*log, P, "before").await.expect("acked");
+    // The first answer leaves open whether it was written, the second that a retry would write it once only: here
+    // an idempotent producer ends.
+    let errors = [Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, Code::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID];
+    cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+    let answer = put(&*log, P, "doubtful").await;
+    assert!(matches!(answer, Err(AppendError::Indeterminate { .. })), "{answer:?}");
+    eventually("appends go on", Duration::from_secs(10), || async { put(&*log, P, "after").await.is_ok() })
+        .await;
+    append_in_order(&log, 100).await;
+    assert_eq!(log.stats().producers_rebuilt, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_is_bounded_when_no_broker_answers() {
+    let (cluster, log) = open(1).await;
+    let _told = log.assignments();
+    put(&*log, P, "before").await.expect("acked");
+    let mut stream = log.consume(P, Offset(1));
+    cluster.broker_down(1).expect("down");
+    let left = log.append(P, Bytes::new(), Bytes::from_static(b"left"));
+    let began = Instant::now();
+    let closing = Arc::clone(&log);
+    tokio::task::spawn_blocking(move || closing.close()).await.expect("no panic");
+    eprintln!("closed in {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(16), "{:?}", began.elapsed());
+    assert!(soon("an answer", left).await.is_err());
+    assert!(matches!(soon("an answer", stream.next()).await, Err(ReadError::Unavailable { .. })));
+    assert!(log.health().is_err());
+}
+
+#[tokio::test]
+async fn properties_that_librdkafka_lacks_are_refused_by_name() {
+    let mut options = KafkaOptions::new("127.0.0.1:1", PartitionCounts::same(1));
+    options.verify = Verify::Partitions;
+    options.properties = BTreeMap::from([("security.protocol".into(), "ssl".into())]);
+    let Err(error) = KafkaLog::open(options).await else { panic!("there is no TLS") };
+    assert!(error.to_string().contains("security.protocol"), "{error}");
+}
