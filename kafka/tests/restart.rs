@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tidegate_eventlog::{Assignment, EventLog, LogRecord, NewRecord};
-use tidegate_vocab::Offset;
+use tidegate_eventlog::{AppendError, Assignment, EventLog, LogRecord, NewRecord};
+use tidegate_kafka::KafkaLog;
+use tidegate_kafka::topics::{self, TopicSpec};
+use tidegate_vocab::{Offset, PartitionCounts, PartitionId, Topic};
 
 use self::broker::Broker;
 use self::waits::{P, eventually, put, soon, take, values};
@@ -58,6 +60,84 @@ async fn everything_goes_on_when_kafka_comes_back() {
             Assignment::Revoked(partition) => _ = owned.remove(&partition),
         }
     }
+}
+
+/// Appends one after the other until so many are acked; what is in doubt is given up for the next.
+async fn append_until(
+    log: &KafkaLog,
+    partition: PartitionId,
+    acked: &mut Vec<(Offset, String)>,
+    wanted: usize,
+) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut number, mut in_doubt) = (acked.len() * 1000, 0);
+    while acked.len() < wanted {
+        assert!(Instant::now() < deadline, "{partition} takes no appends");
+        number += 1;
+        match put(log, partition, &number.to_string()).await {
+            Ok(place) => acked.push((place.offset, number.to_string())),
+            Err(AppendError::Indeterminate { .. }) => in_doubt += 1,
+            Err(_) => {}
+        }
+    }
+    in_doubt
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_costs_nothing_that_was_acked() {
+    let broker = Broker::start_brokers(3);
+    let mut options = broker.options("killed");
+    options.counts = PartitionCounts::same(6);
+    options.spec = TopicSpec::default();
+    assert_eq!(topics::apply(&options).await.expect("topics are made").left, vec![]);
+    let log = KafkaLog::open(options).await.expect("opens");
+    let mut running = Vec::new();
+    for number in 0..6 {
+        let (log, partition) = (Arc::clone(&log), PartitionId { topic: Topic::Events, number });
+        let (warm, warmed) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let stream = log.consume(partition, Offset(0));
+            let mut acked = Vec::new();
+            let mut in_doubt = append_until(&log, partition, &mut acked, 200).await;
+            // The others may still be at it.
+            let _ = warm.send(());
+            let began = Instant::now();
+            in_doubt += append_until(&log, partition, &mut acked, 1500).await;
+            (partition, acked, stream, in_doubt, began.elapsed())
+        });
+        running.push((task, warmed));
+    }
+    let mut tasks = Vec::new();
+    for (task, warmed) in running {
+        warmed.await.expect("no panic");
+        tasks.push(task);
+    }
+    broker.kill(2);
+    for task in tasks {
+        let (partition, acked, mut stream, in_doubt, took) = task.await.expect("no panic");
+        let end = log.high_watermark(partition).await.expect("high watermark");
+        let mut rows = Vec::new();
+        while rows.last().is_none_or(|last: &LogRecord| last.offset.next() < end) {
+            rows.extend(take(&mut stream, 1).await);
+        }
+        eprintln!(
+            "{partition}: {} acked, {in_doubt} in doubt, {} in the log, {took:?}",
+            acked.len(),
+            rows.len()
+        );
+        let seen: std::collections::HashMap<_, _> =
+            rows.iter().map(|row| (row.offset, String::from_utf8_lossy(&row.value).into_owned())).collect();
+        assert_eq!(seen.len(), rows.len(), "no offset comes twice");
+        let unique: BTreeSet<_> = seen.values().collect();
+        assert_eq!(unique.len(), rows.len(), "no record is in the log twice");
+        assert!(
+            acked.iter().all(|(offset, value)| seen.get(offset) == Some(value)),
+            "each is where it was acked"
+        );
+        assert!(rows.len() <= acked.len() + in_doubt as usize, "what is called unwritten is not written");
+        assert!(acked.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order");
+    }
+    assert_eq!(log.health(), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,9 +26,14 @@ impl Broker {
     /// # Panics
     /// With the reason when there can be none: these tests prove nothing without.
     pub(crate) fn start() -> Self {
+        Self::start_brokers(1)
+    }
+
+    /// Starts several.
+    pub(crate) fn start_brokers(count: u32) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let output = Command::new(script("kafka-up"))
-            .args(["--port", "0", "--dir"])
+            .args(["--port", "0", "--timeout", "240", "--brokers", &count.to_string(), "--dir"])
             .arg(directory.path())
             .output()
             .expect("kafka-up runs");
@@ -45,6 +50,14 @@ impl Broker {
         let broker = shared.upgrade().unwrap_or_else(|| Arc::new(Self::start()));
         *shared = Arc::downgrade(&broker);
         broker
+    }
+
+    /// Kills one broker without a word. The first is the controller too.
+    pub(crate) fn kill(&self, broker: u32) {
+        let pid = self.directory.path().join(format!("broker-{broker}/pid"));
+        let pid = std::fs::read_to_string(pid).expect("the broker's process id");
+        let killed = Command::new("kill").args(["-9", pid.trim()]).status();
+        assert!(killed.is_ok_and(|status| status.success()), "broker {broker} is killed");
     }
 
     /// Ends it; its data stays.
