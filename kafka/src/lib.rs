@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 use self::live::Live;
 use self::member::Member;
-pub use self::options::{KafkaOptions, Verify};
+pub use self::options::{EpochSource, KafkaOptions, Verify};
 use self::producer::Producer;
 use self::queries::Queries;
 use self::readers::{Piece, Readers};
@@ -184,7 +184,7 @@ async fn verify(options: &KafkaOptions) -> Result<(), OpenError> {
 fn first_look(shared: &Shared, queries: &Queries) -> Result<(), OpenError> {
     let deadline = Instant::now() + OPEN_TIMEOUT;
     loop {
-        watcher::look(shared, queries);
+        let heard = watcher::look(shared, queries, watcher::DESCRIBE_TIMEOUT);
         let problems: Vec<String> =
             Topic::ALL.into_iter().filter_map(|topic| shared.problem(topic)).collect();
         if !problems.is_empty() {
@@ -195,7 +195,7 @@ fn first_look(shared: &Shared, queries: &Queries) -> Result<(), OpenError> {
         }
         if Instant::now() > deadline {
             let bootstrap = shared.options.bootstrap.clone();
-            let reason = "no answer in time".into();
+            let reason = heard.err().unwrap_or_else(|| "a topic's id is still unknown".into());
             return Err(TopicsError::Unreachable { bootstrap, reason }.into());
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Statistics, TopicPartitionList};
 use tidegate_eventlog::Assignment;
 use tidegate_vocab::{Offset, PartitionId, Topic};
@@ -124,10 +124,16 @@ impl MemberThread {
         while !self.is_stopped() {
             match consumer.poll(POLL_INTERVAL) {
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Some(code.to_string()),
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(keeps_out) => {
+                    self.shared.set_member_problem(Some(error.to_string()));
+                }
                 // Fetched before the pause took hold, or told that nothing was ever committed.
                 Some(_) => {}
                 None => self.pass_on(),
             }
+            // librdkafka looks whether a heartbeat is due when something else wakes its thread, or once a second: this
+            // wakes it. Heartbeats are how a member hears that another has left.
+            let _ = consumer.assignment();
             if let Some((code, reason)) = consumer.client().fatal_error() {
                 return Some(format!("{code}: {reason}"));
             }
@@ -150,10 +156,7 @@ impl MemberThread {
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => noted.pop_front(),
             };
             match change {
-                Assignment::Assigned(partition) => {
-                    self.owned.insert(partition);
-                    self.shared.set_member_problem(None);
-                }
+                Assignment::Assigned(partition) => _ = self.owned.insert(partition),
                 Assignment::Revoked(partition) => _ = self.owned.remove(&partition),
             }
         }
@@ -183,6 +186,19 @@ impl MemberThread {
             tracing::debug!(%error, "offsets were not committed");
         }
     }
+}
+
+/// Whether librdkafka keeps asking for membership and will not get it until somebody grants it.
+fn keeps_out(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::GroupAuthorizationFailed
+            | Code::TopicAuthorizationFailed
+            | Code::InconsistentGroupProtocol
+            | Code::InvalidGroupId
+            | Code::GroupMaxSizeReached
+    )
 }
 
 struct MemberContext {
@@ -229,6 +245,8 @@ impl ConsumerContext for MemberContext {
                 tracing::warn!(%error, "assigned partitions could not be paused, and are fetched twice");
             }
             self.note(list, Assignment::Assigned);
+            // Also when there are more members than partitions, and it is assigned nothing.
+            self.observer.shared().set_member_problem(None);
         }
     }
 

@@ -120,12 +120,15 @@ unsafe fn describe(
             other => return (name, Err(DescribeError::Unknown(other.to_string()))),
         }
         let uuid = c::rd_kafka_TopicDescription_topic_id(topic);
-        if uuid.is_null() {
-            return (name, Err(DescribeError::Unknown("the brokers give topics no id".into())));
-        }
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&c::rd_kafka_Uuid_most_significant_bits(uuid).to_be_bytes());
-        id[8..].copy_from_slice(&c::rd_kafka_Uuid_least_significant_bits(uuid).to_be_bytes());
+        if !uuid.is_null() {
+            id[..8].copy_from_slice(&c::rd_kafka_Uuid_most_significant_bits(uuid).to_be_bytes());
+            id[8..].copy_from_slice(&c::rd_kafka_Uuid_least_significant_bits(uuid).to_be_bytes());
+        }
+        if id == [0; 16] {
+            let reason = "the brokers give topics no ids, as Kafka 2.8 and newer do";
+            return (name, Err(DescribeError::Unknown(reason.into())));
+        }
         let mut count = 0;
         let partitions = c::rd_kafka_TopicDescription_partitions(topic, &mut count);
         let mut led = vec![false; count];

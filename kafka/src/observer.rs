@@ -53,9 +53,8 @@ impl ClientContext for Observer {
         let client = self.role;
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                if self.shared.set_unreachable(true) {
-                    tracing::error!(client, reason, "no Kafka broker answers");
-                }
+                tracing::debug!(client, reason, "Kafka client has no connection");
+                self.shared.suspect();
             }
             Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
             _ => tracing::warn!(client, %error, reason, "Kafka client has met an error"),

@@ -19,6 +19,16 @@ pub enum Verify {
     Partitions,
 }
 
+/// What tells one making of a topic from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochSource {
+    /// The id that Kafka gave the topic when it was made.
+    TopicIds,
+    /// Nothing but its partitions: for brokers that give no ids, which only librdkafka's mock cluster may be excused
+    /// for. A topic that is made anew is then not noticed.
+    Fixed,
+}
+
 /// What a Kafka log is opened with.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
@@ -35,6 +45,8 @@ pub struct KafkaOptions {
     pub counts: PartitionCounts,
     /// The operator's part of the log epochs: changed by hand to declare every old cursor void.
     pub epoch_salt: String,
+    /// What else they are made of.
+    pub epoch_source: EpochSource,
     /// `none`, `lz4` or `snappy`: those that librdkafka is built with here.
     pub compression: String,
     /// What the topics are to be like.
@@ -59,6 +71,7 @@ impl KafkaOptions {
             client_id: "tidegate".into(),
             counts,
             epoch_salt: String::new(),
+            epoch_source: EpochSource::TopicIds,
             compression: "lz4".into(),
             spec: TopicSpec::default(),
             verify: Verify::Settings,

@@ -7,8 +7,8 @@
 mod deliveries;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use self::deliveries::{Deliveries, Pending};
 use crate::options::MESSAGE_TIMEOUT_MS;
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 
 /// Records that one partition may have in flight: a partition without leader keeps no more than these.
 const PARTITION_RECORDS_LIMIT: usize = 4096;
@@ -28,6 +28,9 @@ const PARTITION_BYTES_LIMIT: usize = 16 * 1024 * 1024;
 /// After this an append is answered as indeterminate; librdkafka answers by itself a second or so after
 /// [`MESSAGE_TIMEOUT_MS`].
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(MESSAGE_TIMEOUT_MS + 3_000);
+
+/// How long a producer is left to fail before it is replaced.
+const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) type Answer = oneshot::Receiver<Result<Appended, AppendError>>;
 type Generation = ThreadedProducer<Deliveries>;
@@ -63,6 +66,8 @@ pub(crate) struct Producer {
     in_flight: [Vec<Arc<InFlight>>; 3],
     /// None once closed.
     current: RwLock<Option<Generation>>,
+    /// When the current one was made.
+    made: Mutex<Instant>,
 }
 
 impl Producer {
@@ -70,7 +75,7 @@ impl Producer {
         let in_flight =
             Topic::ALL.map(|topic| (0..shared.options.counts.of(topic)).map(|_| Arc::default()).collect());
         let current = RwLock::new(Some(generation(&shared)?));
-        Ok(Self { shared, in_flight, current })
+        Ok(Self { shared, in_flight, current, made: Mutex::new(Instant::now()) })
     }
 
     /// Connects to the leaders of all partitions, so that no publish has to wait for that. Blocks.
@@ -127,7 +132,12 @@ impl Producer {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             current.as_ref().and_then(|current| current.client().fatal_error())
         };
+        // One that fails at once, for want of a permission say, is not replaced in a loop.
+        if lock(&self.made).elapsed() < REBUILD_INTERVAL {
+            return;
+        }
         let Some((code, reason)) = is_dead() else { return };
+        *lock(&self.made) = Instant::now();
         tracing::error!(%code, reason, "Kafka producer has failed for good and is replaced");
         let next = match generation(&self.shared) {
             Ok(next) => next,

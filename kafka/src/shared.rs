@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     /// By topic and partition: no broker leads it at the moment.
     leaderless: [Vec<AtomicBool>; 3],
     unreachable: AtomicBool,
+    /// A client has lost all its brokers; the watcher finds out whether they are gone.
+    suspected: AtomicBool,
     member_problem: Mutex<Option<String>>,
     closed: AtomicBool,
     pub(crate) figures: Figures,
@@ -44,6 +46,7 @@ impl Shared {
             problems: Default::default(),
             leaderless: Topic::ALL.map(flags),
             unreachable: AtomicBool::new(false),
+            suspected: AtomicBool::new(false),
             member_problem: Mutex::default(),
             closed: AtomicBool::new(false),
             figures: Figures::default(),
@@ -114,6 +117,20 @@ impl Shared {
     /// Returns whether that is news.
     pub(crate) fn set_unreachable(&self, unreachable: bool) -> bool {
         self.unreachable.swap(unreachable, Ordering::Relaxed) != unreachable
+    }
+
+    /// Makes the watcher look now. One client's word is not enough: an idle one loses all its connections too.
+    pub(crate) fn suspect(&self) {
+        self.suspected.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether there was a suspicion.
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspected.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn set_member_problem(&self, problem: Option<String>) {

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::Metadata;
 use tidegate_vocab::{LogEpoch, Topic};
 
 use crate::native::{self, DescribeError, Described};
+use crate::options::EpochSource;
 use crate::producer::Producer;
 use crate::queries::Queries;
 use crate::readers::Readers;
@@ -22,7 +24,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it does the rest.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long brokers may take to describe the topics.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long, and how soon after the look before, when a client of ours has lost all its connections.
+const SUSPECT_TIMEOUT: Duration = Duration::from_secs(1);
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(200);
 /// Looks in a row without an answer after which nobody answers.
 const FAILURES_LIMIT: u32 = 2;
 
@@ -39,15 +44,21 @@ impl Watcher {
         let mut failures = 0;
         while !self.stop.load(Ordering::Acquire) {
             let began = Instant::now();
-            let heard = look(&self.shared, &self.queries);
-            failures = if heard { 0 } else { failures + 1 };
+            let suspected = self.shared.take_suspicion();
+            let timeout = if suspected { SUSPECT_TIMEOUT } else { DESCRIBE_TIMEOUT };
+            let heard = look(&self.shared, &self.queries, timeout).is_ok();
+            let failed = if suspected { FAILURES_LIMIT } else { 1 };
+            failures = if heard { 0 } else { failures + failed };
             if (heard || failures >= FAILURES_LIMIT) && self.shared.set_unreachable(!heard) {
                 match heard {
                     true => tracing::info!("Kafka brokers answer again"),
                     false => tracing::error!("no Kafka broker answers"),
                 }
             }
-            while began.elapsed() < LOOK_INTERVAL && !self.stop.load(Ordering::Acquire) {
+            let is_over = |interval| began.elapsed() >= interval || self.stop.load(Ordering::Acquire);
+            let is_due =
+                || is_over(if self.shared.is_suspected() { SUSPECT_INTERVAL } else { LOOK_INTERVAL });
+            while !is_due() {
                 // It belongs to no group and fetches nothing: only log lines and errors come here.
                 let _ = self.queries.client().poll(SERVE_INTERVAL);
                 self.producer.rebuild_if_dead();
@@ -57,28 +68,50 @@ impl Watcher {
     }
 }
 
-/// Asks for all topics and notes the answers. Returns whether there was any. Blocks.
-pub(crate) fn look(shared: &Shared, queries: &Queries) -> bool {
-    let answers = native::describe_topics(queries.client().client(), &shared.names, DESCRIBE_TIMEOUT);
-    let mut heard = false;
+/// Asks for all topics and notes the answers. Returns why there was none. Blocks.
+pub(crate) fn look(shared: &Shared, queries: &Queries, timeout: Duration) -> Result<(), String> {
+    let client = queries.client().client();
+    let answers = match shared.options.epoch_source {
+        EpochSource::TopicIds => native::describe_topics(client, &shared.names, timeout),
+        EpochSource::Fixed => match client.fetch_metadata(None, timeout) {
+            Ok(metadata) => shared.names.iter().map(|name| without_id(&metadata, name)).collect(),
+            Err(error) => return Err(error.to_string()),
+        },
+    };
+    let mut heard = Err(String::new());
     for (topic, answer) in Topic::ALL.into_iter().zip(answers) {
         match answer {
             Ok(described) => {
-                heard = true;
+                heard = Ok(());
                 note(shared, topic, &described);
             }
             Err(DescribeError::Missing) => {
-                heard = true;
+                heard = Ok(());
                 let name = shared.name(topic);
                 let problem = format!("topic {name} does not exist; run `tidegate topics apply`");
                 report(shared, topic, Some(problem));
             }
             Err(DescribeError::Unknown(reason)) => {
                 tracing::debug!(topic = topic.as_str(), reason, "topic could not be described");
+                heard = heard.map_err(|_| reason);
             }
         }
     }
     heard
+}
+
+/// As much of a description as the oldest of all requests yields.
+fn without_id(metadata: &Metadata, name: &str) -> Result<Described, DescribeError> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name).ok_or(DescribeError::Missing)?;
+    let mut led = vec![false; topic.partitions().len()];
+    for partition in topic.partitions() {
+        let number = usize::try_from(partition.id());
+        if let Some(slot) = number.ok().and_then(|number| led.get_mut(number)) {
+            *slot = partition.leader() >= 0;
+        }
+    }
+    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+    Ok(Described { id: [0; 16], led, replicas: replicas.unwrap_or(0) })
 }
 
 fn note(shared: &Shared, topic: Topic, described: &Described) {

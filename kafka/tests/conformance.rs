@@ -27,7 +27,7 @@ impl Subject for Logs {
             let name = name.replace(' ', "-");
             let log: Arc<dyn EventLog> = self.broker.open(&name).await;
             eprintln!("case {name}");
-            *self.last_opened.lock().unwrap() = name;
+            *self.last_opened.lock().expect("no panic elsewhere") = name;
             log
         })
     }
@@ -35,7 +35,7 @@ impl Subject for Logs {
     /// Deletes every record, as retention would.
     fn expire<'a>(&'a self, log: &'a Arc<dyn EventLog>) -> Option<BoxFuture<'a, ()>> {
         Some(Box::pin(async move {
-            let options = self.broker.options(&self.last_opened.lock().unwrap());
+            let options = self.broker.options(&self.last_opened.lock().expect("no panic elsewhere"));
             let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
                 .set("bootstrap.servers", self.broker.bootstrap())
                 .create()
