@@ -11,9 +11,7 @@ use prost::Message as _;
 use tidegate_eventlog::{BoxFuture, LogRecord};
 use tidegate_link::UpstreamMessage;
 use tidegate_proto::log::v1::{self as proto, upstream_record::Payload as ProtoPayload};
-use tidegate_vocab::{
-    Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, UserId,
-};
+use tidegate_vocab::{Channel, ConnectionId, PartitionId, Payload, Position, Problem, Topic, UserId};
 
 use crate::Router;
 
