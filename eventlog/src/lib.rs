@@ -166,6 +166,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// The offset after the last record that consumers may see.
     fn high_watermark(&self, partition: PartitionId) -> BoxFuture<'_, Result<Offset, ReadError>>;
 
+    /// Both of the above, for engines that learn them together.
+    fn bounds(&self, partition: PartitionId) -> BoxFuture<'_, Result<(Offset, Offset), ReadError>> {
+        Box::pin(async move { Ok((self.start(partition).await?, self.high_watermark(partition).await?)) })
+    }
+
     /// The first offset whose record has at least this time; the high watermark when there is none.
     fn offset_at(&self, partition: PartitionId, time_ms: u64) -> BoxFuture<'_, Result<Offset, ReadError>>;
 

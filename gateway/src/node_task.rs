@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_link::Routers;
-use tidegate_tenure::{Node, NodeOut, StreamId, ToRouter};
+use tidegate_tenure::{Node, NodeOut, StreamId, ToNode, ToRouter};
 use tidegate_vocab::{Incarnation, PartitionCounts, PartitionId, limits};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -70,6 +71,8 @@ pub(crate) struct NodeTask {
     shards: Vec<mpsc::Sender<ToShard>>,
     items: Vec<Vec<ShardItem>>,
     out: Vec<NodeOut>,
+    /// Of the batch of frames in hand, if somebody records one of its events.
+    fan_out: Span,
     clock: Clock,
     metrics: Metrics,
     /// Set once every partition has been named by some owner.
@@ -91,6 +94,7 @@ impl NodeTask {
             items: shards.iter().map(|_| Vec::new()).collect(),
             shards,
             out: Vec::new(),
+            fan_out: Span::none(),
             clock,
             metrics,
             owners_heard,
@@ -147,6 +151,7 @@ impl NodeTask {
             FromStream::Frames(stream, _) if !self.streams.contains_key(&stream) => {}
             FromStream::Frames(stream, frames) => {
                 let now_ms = self.clock.now_ms();
+                self.fan_out = fan_out_span(&frames);
                 for frame in frames {
                     let partition = frame.partition();
                     if let Some(node) = self.nodes.get_mut(&partition) {
@@ -154,6 +159,7 @@ impl NodeTask {
                         self.carry_out(partition);
                     }
                 }
+                self.fan_out = Span::none();
                 self.hear_owners();
             }
             FromStream::Down(stream) => self.down(stream),
@@ -249,7 +255,8 @@ impl NodeTask {
                     continue;
                 }
                 (NodeOut::Event(event), Some(epoch)) => {
-                    ShardItem::Event(Arc::new(SharedEvent::new(event, partition, epoch)))
+                    let span = if event.trace.is_some() { self.fan_out.clone() } else { Span::none() };
+                    ShardItem::Event(Arc::new(SharedEvent::live(event, partition, epoch, span)))
                 }
                 (NodeOut::Mark(next), Some(epoch)) => ShardItem::Mark { partition, epoch, next },
                 (NodeOut::History { .. } | NodeOut::Event(_) | NodeOut::Mark(_), None) => continue,
@@ -291,3 +298,11 @@ impl NodeTask {
 
 #[cfg(test)]
 mod tests;
+
+/// One span for the batch, however many events and connections it has; none when nobody records any of it.
+fn fan_out_span(frames: &[ToNode]) -> Span {
+    tidegate_telemetry::fan_out_span(frames.iter().filter_map(|frame| match frame {
+        ToNode::Event { event, .. } => event.trace,
+        _ => None,
+    }))
+}

@@ -81,7 +81,7 @@ pub struct KafkaLog {
     readers: Arc<Readers>,
     live: Arc<Live>,
     member: Member,
-    member_thread: Mutex<Option<Worker>>,
+    member_threads: Mutex<Vec<Worker>>,
     watcher_stop: Arc<AtomicBool>,
     watcher_thread: Mutex<Option<Worker>>,
     /// Keeps the receivers of [`EventLog::assignments`] open.
@@ -132,7 +132,7 @@ impl KafkaLog {
             readers,
             live,
             member: Member::default(),
-            member_thread: Mutex::default(),
+            member_threads: Mutex::default(),
             watcher_stop,
             watcher_thread: Mutex::new(Some(watcher_thread)),
             assignment_senders: Mutex::default(),
@@ -153,9 +153,8 @@ impl KafkaLog {
         }
         // First, for it is what others wait for.
         self.member.stop();
-        if let Some(thread) = lock(&self.member_thread).take() {
-            thread.join(Instant::now() + LEAVE_TIMEOUT);
-        }
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        lock(&self.member_threads).drain(..).for_each(|thread| thread.join(deadline));
         self.producer.close(FLUSH_TIMEOUT);
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         self.live.close(deadline);
@@ -238,6 +237,13 @@ impl EventLog for KafkaLog {
         Box::pin(async move { Ok(Offset(self.queries.range(partition).await?.end)) })
     }
 
+    fn bounds(&self, partition: PartitionId) -> BoxFuture<'_, Result<(Offset, Offset), ReadError>> {
+        Box::pin(async move {
+            let range = self.queries.range(partition).await?;
+            Ok((Offset(range.start), Offset(range.end)))
+        })
+    }
+
     fn offset_at(&self, partition: PartitionId, time_ms: u64) -> BoxFuture<'_, Result<Offset, ReadError>> {
         Box::pin(self.queries.offset_at(partition, time_ms))
     }
@@ -261,9 +267,11 @@ impl EventLog for KafkaLog {
         let (sender, receiver) = mpsc::channel(2 * self.shared.options.counts.followed().count().max(1));
         let mut senders = lock(&self.assignment_senders);
         if senders.is_empty() {
-            match self.member.join(Arc::clone(&self.shared), sender.clone()) {
-                Ok(thread) => *lock(&self.member_thread) = Some(thread),
-                Err(error) => self.shared.set_member_problem(Some(error.to_string())),
+            for topic in Topic::FOLLOWED {
+                match self.member.join(Arc::clone(&self.shared), topic, sender.clone()) {
+                    Ok(thread) => lock(&self.member_threads).push(thread),
+                    Err(error) => self.shared.set_member_problem(topic, Some(error.to_string())),
+                }
             }
         }
         senders.push(sender);

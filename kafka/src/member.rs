@@ -1,4 +1,5 @@
-//! Membership of the routers' consumer group: who owns which partition, and how far it has been handed over.
+//! Membership of the routers' consumer groups, one a topic: who owns which partition, and how far it has been handed
+//! over.
 //!
 //! Owns the group's consumer, which fetches nothing: its partitions are paused as they are assigned. One thread
 //! polls it; callbacks only note what happened, and the thread passes that on as the receiver has room, so a slow
@@ -42,14 +43,16 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Joins the group on a thread of its own.
+    /// Joins the group of a topic on a thread of its own.
     pub(crate) fn join(
         &self,
         shared: Arc<Shared>,
+        topic: Topic,
         assignments: mpsc::Sender<Assignment>,
     ) -> std::io::Result<Worker> {
         let thread = MemberThread {
             shared,
+            topic,
             stop: Arc::clone(&self.stop),
             handed_over: Arc::clone(&self.handed_over),
             assignments,
@@ -74,6 +77,7 @@ type Noted = Arc<Mutex<VecDeque<Assignment>>>;
 
 struct MemberThread {
     shared: Arc<Shared>,
+    topic: Topic,
     stop: Arc<AtomicBool>,
     handed_over: Arc<Mutex<HashMap<PartitionId, Offset>>>,
     assignments: mpsc::Sender<Assignment>,
@@ -96,7 +100,7 @@ impl MemberThread {
             self.revoke_all();
             let Some(problem) = problem else { return };
             tracing::error!(problem, "consumer group member has failed and joins anew");
-            self.shared.set_member_problem(Some(problem));
+            self.shared.set_member_problem(self.topic, Some(problem));
             let until = Instant::now() + REJOIN_DELAY;
             while Instant::now() < until && !self.is_stopped() {
                 self.pass_on();
@@ -110,11 +114,11 @@ impl MemberThread {
     }
 
     fn open(&self) -> KafkaResult<BaseConsumer<MemberContext>> {
-        let config = self.shared.options.finish(self.shared.options.member());
+        let config = self.shared.options.finish(self.shared.options.member(self.topic));
         let observer = Observer::new(&self.shared, "member");
-        let context = MemberContext { observer, noted: Arc::clone(&self.noted) };
+        let context = MemberContext { observer, topic: self.topic, noted: Arc::clone(&self.noted) };
         let consumer: BaseConsumer<MemberContext> = config.create_with_context(context)?;
-        consumer.subscribe(&Topic::FOLLOWED.map(|topic| self.shared.name(topic)))?;
+        consumer.subscribe(&[self.shared.name(self.topic)])?;
         Ok(consumer)
     }
 
@@ -125,7 +129,7 @@ impl MemberThread {
             match consumer.poll(POLL_INTERVAL) {
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Some(code.to_string()),
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(keeps_out) => {
-                    self.shared.set_member_problem(Some(error.to_string()));
+                    self.shared.set_member_problem(self.topic, Some(error.to_string()));
                 }
                 // Fetched before the pause took hold, or told that nothing was ever committed.
                 Some(_) => {}
@@ -171,7 +175,8 @@ impl MemberThread {
 
     /// Only what is owned: the others' offsets are not ours to write.
     fn commit(&self, consumer: &BaseConsumer<MemberContext>) {
-        let offsets: Vec<_> = lock(&self.handed_over).drain().collect();
+        let mine = |partition: &PartitionId, _: &mut Offset| partition.topic == self.topic;
+        let offsets: Vec<_> = lock(&self.handed_over).extract_if(mine).collect();
         let mut list = TopicPartitionList::new();
         for (partition, next) in offsets.iter().filter(|(partition, _)| self.owned.contains(partition)) {
             let one = records::at(self.shared.name(partition.topic), partition.number, Some(*next));
@@ -203,6 +208,7 @@ fn keeps_out(code: RDKafkaErrorCode) -> bool {
 
 struct MemberContext {
     observer: Observer,
+    topic: Topic,
     noted: Noted,
 }
 
@@ -246,7 +252,7 @@ impl ConsumerContext for MemberContext {
             }
             self.note(list, Assignment::Assigned);
             // Also when there are more members than partitions, and it is assigned nothing.
-            self.observer.shared().set_member_problem(None);
+            self.observer.shared().set_member_problem(self.topic, None);
         }
     }
 

@@ -36,8 +36,9 @@ pub struct KafkaOptions {
     pub bootstrap: String,
     /// What the topics' names start with: `tidegate.` gives `tidegate.events`, `tidegate.inbox`, `tidegate.upstream`.
     pub topic_prefix: String,
-    /// The consumer group in which routers share the partitions. A second one, `<group>-readers`, is named by the
-    /// consumers that join none; nothing is ever committed there.
+    /// What the names of the consumer groups begin with in which routers share the partitions: `<group>-events` and
+    /// `<group>-inbox`. A third one, `<group>-readers`, is named by the consumers that join none; nothing is ever
+    /// committed there.
     pub group: String,
     /// How this process is called in the brokers' logs and quotas.
     pub client_id: String,
@@ -77,6 +78,13 @@ impl KafkaOptions {
             verify: Verify::Settings,
             properties: BTreeMap::new(),
         }
+    }
+
+    /// The consumer group that shares a topic's partitions. Each topic has its own: the assignor counts partitions and
+    /// does not look at their topics, so one group for both gave one router all events and the other all inboxes.
+    #[must_use]
+    pub fn group_name(&self, topic: Topic) -> String {
+        format!("{}-{}", self.group, topic.as_str())
     }
 
     /// The Kafka name of a topic.
@@ -145,14 +153,15 @@ impl KafkaOptions {
         config
     }
 
-    pub(crate) fn member(&self) -> ClientConfig {
-        let mut config = self.reader("member");
+    pub(crate) fn member(&self, topic: Topic) -> ClientConfig {
+        let mut config = self.reader(&format!("member-{}", topic.as_str()));
         config
-            .set("group.id", &self.group)
+            .set("group.id", self.group_name(topic))
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "500")
+            // How long a planned move takes to be heard of; 500 ms would be half of the second it may pause.
+            .set("heartbeat.interval.ms", "200")
             .set("max.poll.interval.ms", "10000")
             // Whatever it would fetch before it pauses is thrown away: as little as possible.
             .set("queued.min.messages", "1")

@@ -21,7 +21,7 @@ use crate::threads::Detached;
 use crate::turns::Turns;
 
 /// Reads that may run at once, each on a thread with a consumer of its own.
-const READERS_LIMIT: usize = 4;
+const READERS_LIMIT: usize = 8;
 /// How long one read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reader waits, its turn included.

@@ -2,6 +2,7 @@
 //!
 //! Written by the watcher, the librdkafka callbacks and the group member; read by everyone without waiting.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,7 +33,8 @@ pub(crate) struct Shared {
     unreachable: AtomicBool,
     /// A client has lost all its brokers; the watcher finds out whether they are gone.
     suspected: AtomicBool,
-    member_problem: Mutex<Option<String>>,
+    /// By topic: why its group does without us.
+    member_problems: Mutex<BTreeMap<Topic, String>>,
     closed: AtomicBool,
     pub(crate) figures: Figures,
 }
@@ -47,7 +49,7 @@ impl Shared {
             leaderless: Topic::ALL.map(flags),
             unreachable: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
-            member_problem: Mutex::default(),
+            member_problems: Mutex::default(),
             closed: AtomicBool::new(false),
             figures: Figures::default(),
             options,
@@ -133,8 +135,12 @@ impl Shared {
         self.suspected.swap(false, Ordering::Relaxed)
     }
 
-    pub(crate) fn set_member_problem(&self, problem: Option<String>) {
-        *lock(&self.member_problem) = problem;
+    pub(crate) fn set_member_problem(&self, topic: Topic, problem: Option<String>) {
+        let mut problems = lock(&self.member_problems);
+        match problem {
+            Some(problem) => _ = problems.insert(topic, problem),
+            None => _ = problems.remove(&topic),
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -157,7 +163,7 @@ impl Shared {
         if let Some(problem) = Topic::ALL.into_iter().find_map(|topic| self.problem(topic)) {
             return refused(problem);
         }
-        match lock(&self.member_problem).clone() {
+        match lock(&self.member_problems).values().next().cloned() {
             Some(problem) => refused(format!("this process is no member of its consumer group: {problem}")),
             None => Ok(()),
         }

@@ -197,7 +197,7 @@ async fn members_share_the_partitions_and_one_that_closes_leaves_at_once() {
 
     second.commit(P, Offset(1));
     put(&*second, P, "committed").await.expect("acked");
-    let reader: rdkafka::consumer::BaseConsumer = client(&broker, &[("group.id", "members")]);
+    let reader: rdkafka::consumer::BaseConsumer = client(&broker, &[("group.id", "members-events")]);
     eventually("the commit is seen", Duration::from_secs(10), || async {
         use rdkafka::consumer::Consumer as _;
         let mut asked = TopicPartitionList::new();

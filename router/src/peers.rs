@@ -50,9 +50,7 @@ impl Peers {
 
     /// Completes when the table has changed after this call.
     pub(crate) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let changed = Arc::clone(&self.changed);
-        let notified = changed.notified_owned();
-        async move { notified.await }
+        Arc::clone(&self.changed).notified_owned()
     }
 
     /// Stays attached to all routers that discovery names, this one among them or not: its own `Owned` is ignored.

@@ -234,7 +234,7 @@ async fn a_shutdown_ends_when_the_router_has_ended_its_streams() {
     let begun = Instant::now();
     node.sender.push([live(0, &Bytes::new())]);
     node.sender.close();
-    drop(served.stop.take().map(|stop| stop.send(())));
+    served.stop.take().expect("not stopped yet").send(()).expect("the server runs");
     assert!(within("the last frame", stream.from_router.next(9)).await.is_some());
     assert_eq!(within("the end", stream.from_router.next(9)).await, None);
     within("the server", &mut served.server).await.expect("ends well");

@@ -123,9 +123,17 @@ impl Served {
         Dialer { key: None, metrics: self.metrics.clone() }.remote(self.wire.address)
     }
 
-    /// Attaches a node and waits for the router's side of it.
+    /// Attaches a node, again where the connection has just broken, and waits for the router's side of it.
     pub(crate) async fn attach(&mut self, link: &dyn RouterLink) -> (DeliverStream, Node) {
-        let stream = link.attach(Incarnation::random()).await.expect("attaches");
+        let deadline = Instant::now() + PATIENCE;
+        let stream = loop {
+            match link.attach(Incarnation::random()).await {
+                Ok(stream) => break stream,
+                Err(problem) => {
+                    assert!(problem.kind.is_retryable() && Instant::now() < deadline, "{problem}")
+                }
+            }
+        };
         let node = within("the router's side", self.nodes.recv()).await.expect("the router lives");
         (stream, node)
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tidegate_tenure::{Outcome, WantFrom, WantId};
 use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId};
 use tidegate_wire::object;
+use tracing::Span;
 
 /// An event with its body, encoded at most once however many shards, sets and framings it goes to.
 #[derive(Debug)]
@@ -14,11 +15,18 @@ pub(crate) struct SharedEvent {
     pub(crate) partition: PartitionId,
     pub(crate) epoch: LogEpoch,
     body: OnceLock<Bytes>,
+    /// Of the batch that it came in, if somebody records it: ends when the last event of the batch is dropped.
+    _span: Span,
 }
 
 impl SharedEvent {
     pub(crate) fn new(event: Arc<Event>, partition: PartitionId, epoch: LogEpoch) -> Self {
-        Self { event, partition, epoch, body: OnceLock::new() }
+        Self::live(event, partition, epoch, Span::none())
+    }
+
+    /// Of a batch that is fanned out under this span.
+    pub(crate) fn live(event: Arc<Event>, partition: PartitionId, epoch: LogEpoch, span: Span) -> Self {
+        Self { event, partition, epoch, body: OnceLock::new(), _span: span }
     }
 
     /// The event object without its closing brace.

@@ -20,8 +20,8 @@ pub(super) struct Begun {
     pub(super) h: Offset,
     /// The first offset that the history covers.
     pub(super) floor: Offset,
-    /// The first offset that the log has and that retention leaves: nothing below it will come back.
-    pub(super) horizon: Offset,
+    /// The first offset that the log has.
+    pub(super) log_start: Offset,
     /// What the lead-in left.
     pub(super) window: Window,
 }
@@ -45,20 +45,22 @@ pub(super) enum BeginError {
 /// log's end, where almost everyone's cursor lies, and the backward load brings the rest (TENURES, rule 3).
 pub(super) async fn begin(context: Arc<Context>, id: PartitionId) -> Result<Begun, BeginError> {
     let epoch = context.log.epoch(id.topic);
-    let start = context.log.start(id).await?;
-    let end = context.log.high_watermark(id).await?;
-    let tail_ms = context.config.tail_ms;
+    let (start, end) = context.log.bounds(id).await?;
     let since = |ago_ms: u64| context.clock.now_ms().saturating_sub(ago_ms);
-    let oldest = context.log.offset_at(id, since(tail_ms + limits::IDEMPOTENCY_WINDOW_MS)).await?.max(start);
     let stored = context.store.interval(id);
-    let is_recent = |h: Offset| h >= oldest || end.0 - h.0 <= CATCH_UP_OFFSETS;
-    let usable = stored.filter(|stored| {
-        stored.epoch == epoch && stored.h >= start && stored.h <= end && is_recent(stored.h)
-    });
+    let usable = stored.filter(|stored| stored.epoch == epoch && stored.h >= start && stored.h <= end);
+    let usable = match usable {
+        Some(stored) if end.0 - stored.h.0 > CATCH_UP_OFFSETS => {
+            let oldest = since(context.config.tail_ms + limits::IDEMPOTENCY_WINDOW_MS);
+            let oldest = context.log.offset_at(id, oldest).await?;
+            Some(stored).filter(|stored| stored.h >= oldest)
+        }
+        other => other,
+    };
     let (h, floor) = match usable {
         Some(stored) => (stored.h, stored.floor),
         None => {
-            let h = context.log.offset_at(id, since(tail_ms)).await?.clamp(start, end);
+            let h = context.log.offset_at(id, since(context.config.tail_ms)).await?.clamp(start, end);
             tracing::info!(partition = %id, ?stored, %start, %h, %end, "history is loaded anew, backwards from its tail");
             let store = Arc::clone(&context.store);
             tokio::task::spawn_blocking(move || store.reset(id, epoch, h))
@@ -67,27 +69,22 @@ pub(super) async fn begin(context: Arc<Context>, id: PartitionId) -> Result<Begu
             (h, h)
         }
     };
-    let lead_in = Replay::open(&context, id, h).await.map_err(|error| match error {
+    let lead_in = Replay::open_within(&context, id, h, start).await.map_err(|error| match error {
         ReplayError::UnknownVersion(version) => BeginError::UnknownVersion(version),
         other => BeginError::LeadIn(other),
     })?;
-    let horizon = horizon(&context, id, start, end).await?;
-    Ok(Begun { epoch, h, floor, horizon, window: lead_in.window })
+    Ok(Begun { epoch, h, floor, log_start: start, window: lead_in.window })
 }
 
 /// The first offset that any channel's retention may still want: what lies below is gone for everybody. Time is the
-/// log's, so a partition that has been quiet for long keeps what it had.
-async fn horizon(
-    context: &Context,
-    id: PartitionId,
-    start: Offset,
-    end: Offset,
-) -> Result<Offset, ReadError> {
-    if end <= start {
+/// log's, so a partition that has been quiet for long keeps what it had. Not needed to begin, so asked for afterwards.
+pub(super) async fn horizon(context: &Context, id: PartitionId) -> Result<Offset, ReadError> {
+    let (start, end) = context.log.bounds(id).await?;
+    let age_ms = context.config.history_age_ms(id.topic);
+    if end <= start || age_ms == u64::MAX {
         return Ok(start);
     }
     let last = context.log.read(id, Offset(end.0 - 1), 1, 1).await?;
     let Some(last) = last.first() else { return Ok(start) };
-    let age_ms = context.config.history_age_ms(id.topic);
     Ok(context.log.offset_at(id, last.time_ms.saturating_sub(age_ms)).await?.clamp(start, end))
 }

@@ -13,6 +13,7 @@ use tidegate_vocab::{Channel, Offset, PartitionId};
 use tokio::sync::oneshot;
 
 use super::backfill::{Backfill, Chunk};
+use super::begin;
 use super::replay::{Replay, ReplayError, Stretch};
 use crate::context::Context;
 
@@ -28,6 +29,8 @@ pub(super) enum Done {
     HighWatermark(Offset, u64),
     /// The first offset that the log has.
     LogStart(Offset),
+    /// The first offset that retention may still want; none when the log did not say.
+    Horizon(Option<Offset>),
     /// The history's floor was raised to this, or could not be.
     Forgotten(Option<Offset>),
     /// A chunk of the backward load, or why there is none.
@@ -136,6 +139,11 @@ pub(super) fn high_watermark(context: Arc<Context>, id: PartitionId) -> BoxFutur
             Err(_) => Done::Nothing,
         }
     })
+}
+
+/// Asks from where on history is worth loading.
+pub(super) fn horizon(context: Arc<Context>, id: PartitionId) -> BoxFuture<'static, Done> {
+    Box::pin(async move { Done::Horizon(begin::horizon(&context, id).await.ok()) })
 }
 
 pub(super) fn log_start(context: Arc<Context>, id: PartitionId) -> BoxFuture<'static, Done> {

@@ -8,6 +8,10 @@ use tidegate_vocab::{Offset, PartitionId, limits};
 use crate::context::Context;
 use crate::record::{self, Reading};
 
+/// Rows and bytes of one read of a lead-in, of which only keys are kept: a new owner has nothing else to do yet.
+const LEAD_IN_ROWS: usize = 8_192;
+const LEAD_IN_BYTES: usize = 4 * 1024 * 1024;
+
 /// A place in the log with the window of keys before it.
 pub(super) struct Replay {
     id: PartitionId,
@@ -35,10 +39,21 @@ pub(super) struct Stretch {
 impl Replay {
     /// Goes to `at`: reads one window before it, without using what it finds (rule 14).
     pub(super) async fn open(context: &Context, id: PartitionId, at: Offset) -> Result<Self, ReplayError> {
-        let from = lead_in_from(context, id, at).await?;
+        let start = context.log.start(id).await?;
+        Self::open_within(context, id, at, start).await
+    }
+
+    /// The same, where the log's start is known.
+    pub(super) async fn open_within(
+        context: &Context,
+        id: PartitionId,
+        at: Offset,
+        start: Offset,
+    ) -> Result<Self, ReplayError> {
+        let from = lead_in_from(context, id, at, start).await?;
         let mut replay = Self { id, window: Window::default(), next: from };
         while replay.next < at {
-            for (offset, reading) in replay.read(context, at).await? {
+            for (offset, reading) in replay.read_up_to(context, at, LEAD_IN_ROWS, LEAD_IN_BYTES).await? {
                 if let Reading::UnknownVersion(version) = reading {
                     return Err(ReplayError::UnknownVersion(version));
                 }
@@ -81,9 +96,19 @@ impl Replay {
         context: &Context,
         upto: Offset,
     ) -> Result<Vec<(Offset, Reading)>, ReplayError> {
+        self.read_up_to(context, upto, limits::READ_ROWS_LIMIT, limits::READ_BYTES_LIMIT).await
+    }
+
+    async fn read_up_to(
+        &mut self,
+        context: &Context,
+        upto: Offset,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(Offset, Reading)>, ReplayError> {
         let most = usize::try_from(upto.0.saturating_sub(self.next.0)).unwrap_or(usize::MAX);
-        let most = most.clamp(1, limits::READ_ROWS_LIMIT);
-        let records = context.log.read(self.id, self.next, most, limits::READ_BYTES_LIMIT).await?;
+        let most = most.clamp(1, max_rows);
+        let records = context.log.read(self.id, self.next, most, max_bytes).await?;
         let counts = context.log.counts();
         let mut readings = Vec::with_capacity(records.len());
         for record in &records {
@@ -100,9 +125,13 @@ impl Replay {
 }
 
 /// Where the window of a record at `at` begins, in offsets and in record time.
-async fn lead_in_from(context: &Context, id: PartitionId, at: Offset) -> Result<Offset, ReplayError> {
+async fn lead_in_from(
+    context: &Context,
+    id: PartitionId,
+    at: Offset,
+    start: Offset,
+) -> Result<Offset, ReplayError> {
     let log = &context.log;
-    let start = log.start(id).await?;
     if at < start {
         return Err(ReadError::BelowStart { start }.into());
     }

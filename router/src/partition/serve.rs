@@ -72,7 +72,7 @@ impl PartitionTask {
             epoch: begun.epoch,
             counts: context.log.counts(),
             window: begun.window,
-            rows: StoredRows::new(Arc::clone(&context.store), self.id, begun.floor, begun.horizon),
+            rows: StoredRows::new(Arc::clone(&context.store), self.id, begun.floor, begun.log_start),
             jobs: Jobs::new(),
             records: Some(context.log.consume(self.id, begun.h)),
             batch: None,
@@ -235,6 +235,7 @@ impl Serving<'_> {
                 self.owner.high_watermark(next, asked_ms);
             }
             Done::LogStart(start) => self.log_start(start),
+            Done::Horizon(horizon) => self.horizon_came(horizon),
             Done::Forgotten(start) => {
                 self.forgetting = false;
                 if let Some(start) = start {

@@ -103,7 +103,7 @@ async fn a_slow_node_is_told_what_retention_took() {
 }
 
 /// More than a stream and the ring hold: 40 KB each, in batches.
-async fn publish_large(router: &TestRouter, count: usize) {
+pub(crate) async fn publish_large(router: &TestRouter, count: usize) {
     let filler = "x".repeat(40_000);
     for first in (0..count).step_by(100) {
         let items = (first..first + 100).map(|n| Ok(event("a", &format!("\"{n} {filler}\"")))).collect();

@@ -8,4 +8,5 @@ mod faulty_log;
 mod harness;
 mod http;
 mod publish;
+mod remote;
 mod upstream;

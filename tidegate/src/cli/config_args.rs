@@ -49,12 +49,6 @@ pub(super) struct ConfigArgs {
     i_know: bool,
 }
 
-/// `a,b` as the TOML list that the key takes.
-fn list(text: &Option<String>) -> Option<String> {
-    let items = text.as_ref()?.split(',').map(|item| format!("{:?}", item.trim()));
-    Some(format!("[{}]", items.collect::<Vec<_>>().join(",")))
-}
-
 impl ConfigArgs {
     /// The layers that these flags and the environment make up.
     pub(super) fn sources(&self, profile: Profile) -> Result<Sources, Failure> {
@@ -80,8 +74,8 @@ impl ConfigArgs {
             ("--api", "server.api", text(&self.api)),
             ("--admin", "server.admin", text(&self.admin)),
             ("--data-dir", "store.data_dir", data_dir),
-            ("--bootstrap", "kafka.bootstrap", list(&self.bootstrap)),
-            ("--routers", "cluster.routers", list(&self.routers)),
+            ("--bootstrap", "kafka.bootstrap", self.bootstrap.clone()),
+            ("--routers", "cluster.routers", self.routers.clone()),
             ("--listen", "cluster.listen", text(&self.listen)),
             ("--log-level", "logging.level", self.log_level.clone()),
             ("--log-format", "logging.format", self.log_format.clone()),

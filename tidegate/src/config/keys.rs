@@ -175,7 +175,8 @@ settings! {
         bootstrap: Vec<String> = "[]";
         /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`.
         topic_prefix: String = r#""tidegate.""#;
-        /// The consumer group by which Kafka assigns partitions to routers.
+        /// What the names of the consumer groups begin with by which Kafka assigns partitions to routers: `<group>-events`,
+        /// `<group>-inbox`.
         group: String = r#""tidegate-routers""#;
         /// Copies of each partition that `tidegate topics apply` asks for; 1 only where loss is no harm.
         replication: u32 = "3";

@@ -29,11 +29,17 @@ pub(super) struct Backward {
 }
 
 impl Serving<'_> {
-    /// Begins the load, if anything is to be loaded.
+    /// Begins the load, if anything is to be loaded: asks first how far down.
     pub(super) fn begin_backward(&mut self) {
         if self.rows.floor > self.rows.log_start {
-            self.next_chunk(Backfill::below(self.rows.floor));
+            self.jobs.push(jobs::horizon(Arc::clone(&self.task.context), self.task.id));
         }
+    }
+
+    pub(super) fn horizon_came(&mut self, horizon: Option<Offset>) {
+        // Without an answer all of the log is loaded: more than is needed, never less.
+        self.rows.log_start = self.rows.log_start.max(horizon.unwrap_or_default());
+        self.next_chunk(Backfill::below(self.rows.floor));
     }
 
     pub(super) fn next_chunk(&mut self, backfill: Backfill) {

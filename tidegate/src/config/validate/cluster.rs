@@ -143,10 +143,7 @@ impl Check {
                 && port.parse::<u16>().is_ok_and(|port| port > 0)
         });
         if !is_good {
-            self.refuse(
-                key,
-                format!("`{address}` is not host:port; write several as a list, [\"a:9092\", \"b:9092\"]"),
-            );
+            self.refuse(key, format!("`{address}` is not host:port"));
         }
     }
 }
