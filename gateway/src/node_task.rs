@@ -296,9 +296,6 @@ impl NodeTask {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// One span for the batch, however many events and connections it has; none when nobody records any of it.
 fn fan_out_span(frames: &[ToNode]) -> Span {
     tidegate_telemetry::fan_out_span(frames.iter().filter_map(|frame| match frame {
@@ -306,3 +303,6 @@ fn fan_out_span(frames: &[ToNode]) -> Span {
         _ => None,
     }))
 }
+
+#[cfg(test)]
+mod tests;
