@@ -1,11 +1,16 @@
 //! Opens many client connections and measures what they cost the server.
 //!
 //! Owns the client's side of a load: connections as raw sockets, so that the load costs little itself, and figures read
-//! from the server's `/proc` entry. Load goes to loopback, bounded in count and time.
+//! from the server's `/proc` entry; and histories of what publishers and subscribers saw while processes were killed, with
+//! their judge. Load goes to loopback, bounded in count and time.
 
 mod connection;
+pub mod history;
+mod http;
+pub mod judge;
 mod latency;
 mod memory;
+pub mod verify;
 
 pub use connection::{Connection, Transport, open_all};
 pub use latency::{Latencies, publish_latency};

@@ -1,83 +1,12 @@
 //! The `loadtest` command.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod cli;
 
-use clap::{Parser, Subcommand};
-use tidegate_loadtest::{Memory, Transport, open_all, publish_latency, settled_memory};
+use std::process::ExitCode;
 
-/// Opens many client connections to a Tidegate on this machine and says what they cost it.
-#[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "Example:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse"
-)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Memory of idle connections on one shared channel.
-    Idle {
-        /// The public port.
-        #[arg(long, default_value = "127.0.0.1:8000")]
-        public: SocketAddr,
-        /// The server's process, on this machine.
-        #[arg(long)]
-        pid: u32,
-        /// How many connections; this process must be allowed as many files.
-        #[arg(long, default_value_t = 5_000)]
-        connections: usize,
-        /// How they receive.
-        #[arg(long, value_enum, default_value = "ws")]
-        transport: Transport,
-    },
-    /// Time from publishing to receiving, on a WebSocket and on a long poll in the same run.
-    Latency {
-        /// The public port.
-        #[arg(long, default_value = "127.0.0.1:8000")]
-        public: SocketAddr,
-        /// The API port.
-        #[arg(long, default_value = "127.0.0.1:8001")]
-        api: SocketAddr,
-        /// How many events.
-        #[arg(long, default_value_t = 500)]
-        events: usize,
-    },
-}
+use clap::Parser as _;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
-        Command::Idle { public, pid, connections, transport } => {
-            idle(public, pid, connections, transport).await
-        }
-        Command::Latency { public, api, events } => {
-            let (ws, poll) = publish_latency(public, api, events).await?;
-            for (name, latencies) in [("ws", ws), ("poll", poll)] {
-                println!("{name:5} p50 {:?}  p99 {:?}", latencies.quantile(0.5), latencies.quantile(0.99));
-            }
-            Ok(())
-        }
-    }
-}
-
-async fn idle(public: SocketAddr, pid: u32, connections: usize, transport: Transport) -> anyhow::Result<()> {
-    let query = |_| "channel=load:idle".to_owned();
-    drop(open_all(public, transport, connections.min(500), query, |_| ()).await?); // Warms what is there once.
-    let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    let opened =
-        open_all(public, transport, connections, query, |count| eprintln!("{count} of {connections} open"))
-            .await?;
-    let after = settled_memory(pid, Duration::from_secs(30)).await?;
-    let each = after.0.saturating_sub(before.0) / connections as u64;
-    println!(
-        "{} {transport:?} connections: {each} bytes of user memory each ({} -> {})",
-        opened.len(),
-        before.0,
-        after.0
-    );
-    Ok(())
+async fn main() -> anyhow::Result<ExitCode> {
+    cli::run(cli::Args::parse()).await
 }

@@ -1,75 +1,18 @@
 //! 5,000 idle connections on a real `tidegate dev`: what each costs in user memory; and polls beside WebSockets.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidegate_loadtest::{Transport, open_all, publish_latency, settled_memory};
+
+use crate::dev::{ALONE, Dev};
 
 const CONNECTIONS: usize = 5_000;
 /// The gate of this stage; the design's budget is 1 KiB.
 const BYTES_EACH_LIMIT: u64 = 1_536;
 
-/// One measurement at a time: they would disturb each other.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-/// A `tidegate dev` of its own, killed when dropped.
-struct Dev {
-    process: Child,
-    public: SocketAddr,
-    api: SocketAddr,
-    _directory: tempfile::TempDir,
-}
-
-impl Dev {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let ports = directory.path().join("ports.json");
-        let mut command = Command::new(binary());
-        command.args(["dev", "--public", "127.0.0.1:0", "--api", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.arg("--data-dir").arg(directory.path().join("data")).arg("--ports-file").arg(&ports);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tidegate starts");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let ports: serde_json::Value = loop {
-            match std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-                Some(ports) => break ports,
-                None => assert!(Instant::now() < deadline, "tidegate dev did not become ready"),
-            }
-            std::thread::yield_now();
-        };
-        let address = |name: &str| ports[name].as_str().expect("an address").parse().expect("an address");
-        Self { process, public: address("public"), api: address("api"), _directory: directory }
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// `TIDEGATE_BIN`, or the binary that was built with this test.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
-        return path.into();
-    }
-    let mut path = std::env::current_exe().expect("own path");
-    path.pop();
-    path.pop();
-    path.push("tidegate");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo build -p tidegate` with the same profile",
-        path.display()
-    );
-    path
-}
-
 async fn bytes_each(dev: &Dev, transport: Transport) -> u64 {
     let query = |_| "channel=load:idle".to_owned();
-    let pid = dev.process.id();
+    let pid = dev.pid();
     drop(open_all(dev.public, transport, 1_000, query, |_| ()).await.expect("warm up"));
     let before = settled_memory(pid, Duration::from_secs(20)).await.expect("alive");
     let opened = open_all(dev.public, transport, CONNECTIONS, query, |_| ()).await.expect("all open");

@@ -1,0 +1,58 @@
+//! The command line.
+
+mod measure;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Opens many client connections to a Tidegate on this machine, and says what they cost it and whether they got everything.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
+                  deploy/local/up\n  loadtest verify --cluster ${TMPDIR:-/tmp}/tidegate-local-$(id -u)/cluster.json"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Idle(measure::IdleArgs),
+    Latency(measure::LatencyArgs),
+    Verify(verify::VerifyArgs),
+    Judge(verify::JudgeArgs),
+}
+
+/// Runs the command; a verdict that is not good is a failure.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Idle(args) => measure::idle(args).await,
+        Command::Latency(args) => measure::latency(args).await,
+        Command::Verify(args) => verify::verify(args).await,
+        Command::Judge(args) => verify::judge(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_explains_itself() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A `tidegate dev` of a test's own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One measurement at a time: they would disturb each other.
+pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Killed when dropped.
+pub(crate) struct Dev {
+    process: Child,
+    pub(crate) public: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    directory: tempfile::TempDir,
+}
+
+impl Dev {
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (process, [public, api, admin]) = spawn(directory.path(), [any; 3]);
+        Self { process, public, api, admin, directory }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+
+    /// With the same data on the same ports.
+    pub(crate) fn start_again(&mut self) {
+        let (process, _) = spawn(self.directory.path(), [self.public, self.api, self.admin]);
+        self.process = process;
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts it, and waits until it listens.
+fn spawn(directory: &Path, addresses: [SocketAddr; 3]) -> (Child, [SocketAddr; 3]) {
+    let ports = directory.join("ports.json");
+    let _ = std::fs::remove_file(&ports);
+    let mut command = Command::new(binary());
+    command.arg("dev");
+    for (flag, address) in ["--public", "--api", "--admin"].into_iter().zip(addresses) {
+        command.args([flag, &address.to_string()]);
+    }
+    command.arg("--data-dir").arg(directory.join("data")).arg("--ports-file").arg(&ports);
+    let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tidegate starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ports: serde_json::Value = loop {
+        match std::fs::read(&ports).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            Some(ports) => break ports,
+            None => assert!(Instant::now() < deadline, "tidegate dev did not become ready"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let address = |name: &str| ports[name].as_str().expect("an address").parse().expect("an address");
+    (process, ["public", "api", "admin"].map(address))
+}
+
+/// `TIDEGATE_BIN`, or the binary that was built with this test.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        return path.into();
+    }
+    let mut path = std::env::current_exe().expect("own path");
+    path.pop();
+    path.pop();
+    path.push("tidegate");
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build -p tidegate` with the same profile",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,5 @@
+//! Loads on real `tidegate dev` processes.
+
+mod dev;
+mod idle;
+mod verify;

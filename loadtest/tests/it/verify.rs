@@ -1,0 +1,76 @@
+//! `verify` on one real `tidegate dev` that is killed: every client gets everything, and the judge can tell.
+
+use std::sync::{Arc, Mutex};
+
+use tidegate_loadtest::history::{Action, ClientLine, History, Receiving};
+use tidegate_loadtest::judge::{Kind, Limits};
+use tidegate_loadtest::verify::{Cluster, Faults, Gateway, Router, VerifyOptions, judge_directory, verify};
+
+use crate::dev::{ALONE, Dev};
+
+/// Kills and starts the one process.
+struct OneProcess(Arc<Mutex<Dev>>);
+
+impl Faults for OneProcess {
+    async fn act(&self, action: Action, node: &str) -> anyhow::Result<()> {
+        assert_eq!(node, "dev");
+        let dev = Arc::clone(&self.0);
+        let acting = tokio::task::spawn_blocking(move || {
+            let mut dev = dev.lock().expect("not poisoned");
+            match action {
+                Action::Kill => dev.kill(),
+                Action::Start => dev.start_again(),
+                Action::Term => panic!("not planned"),
+            }
+        });
+        Ok(acting.await?)
+    }
+}
+
+/// A debug build on a busy machine may take its time; what is lost, repeated or out of order may not be.
+const PATIENT: Limits = Limits {
+    elsewhere_ms_limit: 10_000,
+    gateway_ms_limit: 20_000,
+    router_ms_limit: 20_000,
+    planned_ms_limit: 20_000,
+    amplification_limit: 1.05,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_loses_nothing_and_the_judge_is_proved() {
+    let _alone = ALONE.lock().await;
+    let dev = Dev::start();
+    let name = "dev".to_owned();
+    let cluster = Cluster {
+        partitions: 8,
+        routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
+        gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
+        dir: dev.directory().to_owned(),
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = VerifyOptions {
+        seconds: 5,
+        rate: 100,
+        channels: 16,
+        subscribers: 30,
+        no_kill: false,
+        planned_restarts: Vec::new(),
+        history: directory.path().to_owned(),
+    };
+    let dev = Arc::new(Mutex::new(dev));
+    verify(&options, &cluster, OneProcess(Arc::clone(&dev)), |line| println!("{line}")).await.expect("a run");
+    let verdict = judge_directory(directory.path(), &PATIENT).expect("a history");
+    println!("{verdict}");
+    assert!(verdict.good, "{:?}", verdict.problems);
+    assert_eq!(verdict.count(Kind::Missing), 0);
+    assert_eq!(verdict.proved.as_ref().map(Vec::len), Some(3));
+    let history = History::read(directory.path()).expect("a history");
+    for transport in Receiving::ALL {
+        let is_return = |line: &&ClientLine| matches!(line, ClientLine::Connect { transport: t, cursor: Some(_), .. } if *t == transport);
+        assert!(
+            history.clients.iter().any(|line| is_return(&line)),
+            "{transport:?} came back with its cursor"
+        );
+    }
+    assert!(verdict.acked >= 300, "{} acked", verdict.acked);
+}
