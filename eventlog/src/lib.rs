@@ -189,6 +189,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// What this process owns, as it changes. Taken once: a second call gets a receiver that never hears anything.
     fn assignments(&self) -> tokio::sync::mpsc::Receiver<Assignment>;
 
+    /// Gives up what this process owns, so that others take it over while it still serves. Assigned nothing from then on.
+    /// A log with one owner ignores it.
+    fn leave(&self) {}
+
     /// True while appends would be accepted as far as the log knows; the reason otherwise.
     fn health(&self) -> Result<(), AppendError>;
 }

@@ -278,6 +278,10 @@ impl EventLog for KafkaLog {
         receiver
     }
 
+    fn leave(&self) {
+        self.member.stop();
+    }
+
     fn health(&self) -> Result<(), AppendError> {
         self.shared.health()
     }

@@ -19,7 +19,7 @@ pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 use tidegate_eventlog::{Assignment, EventLog};
@@ -40,6 +40,9 @@ use streams::Attached;
 
 /// How long each phase of a shutdown may take.
 const PHASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long other routers may take to take over before a shutdown goes on without them, and how often that is looked at.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(4);
+const HAND_OVER_LOOK: Duration = Duration::from_millis(10);
 /// Between two looks at all partitions, for gauges.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 /// A partition task not seen alive for this long is stuck, and the router not ready.
@@ -123,7 +126,7 @@ impl Router {
         if !state.was_assigned {
             return Err("no partition has been assigned yet".into());
         }
-        for (id, partition) in &state.partitions {
+        for (id, partition) in state.partitions.iter().filter(|(_, partition)| !partition.is_released()) {
             let phase = partition.status.phase();
             if phase != Phase::Serving {
                 return Err(format!("partition {id} {}", phase.as_str()));
@@ -146,8 +149,9 @@ impl Router {
         !state.closing && state.partitions.values().any(has_failed)
     }
 
-    /// Stops: API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
+    /// Stops: what others own from now on is theirs first, then API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
     pub async fn shutdown(&self) {
+        phase("hand over", self.hand_over_partitions()).await;
         self.state().closing = true;
         self.closing.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -208,7 +212,10 @@ impl Router {
     }
 
     async fn assigned(&self, id: PartitionId) {
-        self.revoked(id).await;
+        let earlier = self.state().partitions.remove(&id).map(|mut partition| partition.revoke());
+        if let Some(ended) = earlier {
+            ended.await;
+        }
         let mut state = self.state();
         if state.closing {
             return;
@@ -222,11 +229,30 @@ impl Router {
     }
 
     async fn revoked(&self, id: PartitionId) {
-        let ended = self.state().partitions.remove(&id).map(|mut partition| partition.revoke());
+        let Ok(router) = self.arc() else { return };
+        let ended = self.state().partitions.get_mut(&id).and_then(PartitionHandle::release);
         if let Some(ended) = ended {
             tracing::info!(partition = %id, "partition revoked");
             self.context.metrics.rebalances.inc();
-            ended.await;
+            tokio::spawn(async move {
+                ended.await;
+                let mut state = router.state();
+                if state.partitions.get(&id).is_some_and(PartitionHandle::is_released) {
+                    state.partitions.remove(&id);
+                }
+            });
+        }
+    }
+
+    /// Leaves what is owned to the other routers and serves until they have taken over: nobody waits for a session to end.
+    async fn hand_over_partitions(&self) {
+        if !self.peers.has_others(|partition| self.state().partitions.contains_key(partition)) {
+            return;
+        }
+        self.context.log.leave();
+        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+        while !self.state().partitions.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(HAND_OVER_LOOK).await;
         }
     }
 

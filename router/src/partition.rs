@@ -22,7 +22,7 @@ use std::time::Duration;
 use tidegate_link::{DeliverSender, Settled};
 use tidegate_tenure::{Nonce, Owner, StreamId, ToRouter};
 use tidegate_vocab::{Event, Offset, PartitionId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
@@ -53,8 +53,20 @@ pub(crate) enum Command {
 pub(crate) struct PartitionHandle {
     pub(crate) mailbox: mpsc::Sender<Command>,
     pub(crate) status: Arc<Status>,
-    revoke: Option<oneshot::Sender<()>>,
+    order: watch::Sender<Order>,
     task: Option<JoinHandle<()>>,
+}
+
+/// What the partition's task is to do; it only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    /// Serve.
+    Own,
+    /// It is no longer ours to take over, and whoever it is assigned to has not yet: serve until their takeover stands in
+    /// the log, as a router would that has not heard of it (TENURES, rule 1), but not for long.
+    Release,
+    /// End at once.
+    Revoke,
 }
 
 impl PartitionHandle {
@@ -65,13 +77,13 @@ impl PartitionHandle {
         streams: Vec<(StreamId, DeliverSender)>,
     ) -> Self {
         let (mailbox, commands) = mpsc::channel(MAILBOX_LIMIT);
-        let (revoke, revoked) = oneshot::channel();
+        let (order, orders) = watch::channel(Order::Own);
         let status = Arc::new(Status::new(context.clock.now_ms()));
         let task = PartitionTask {
             id,
             status: Arc::clone(&status),
             commands,
-            revoked,
+            orders,
             streams: streams.into_iter().map(|(stream, sender)| (stream, Stream::new(sender))).collect(),
             verdicts: Verdicts::default(),
             context,
@@ -84,15 +96,12 @@ impl PartitionHandle {
                 watched.set_phase(Phase::Dead);
             }
         });
-        Self { mailbox, status, revoke: Some(revoke), task: Some(task) }
+        Self { mailbox, status, order, task: Some(task) }
     }
 
     /// Voids the assignment at once and says so to the nodes; the future completes when the task has ended.
     pub(crate) fn revoke(&mut self) -> impl Future<Output = ()> + use<> {
-        if let Some(revoke) = self.revoke.take() {
-            // invariant: a task that ended already needs no telling
-            let _ = revoke.send(());
-        }
+        self.order.send_replace(Order::Revoke);
         let task = self.task.take();
         async move {
             if let Some(task) = task {
@@ -100,6 +109,29 @@ impl PartitionHandle {
                 let _ = task.await;
             }
         }
+    }
+}
+
+impl PartitionHandle {
+    /// Lets the task end when the next owner has taken over; completes when it has ended. None when it was told before.
+    pub(crate) fn release(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        self.order.send_if_modified(|order| {
+            let is_news = *order == Order::Own;
+            if is_news {
+                *order = Order::Release;
+            }
+            is_news
+        });
+        let task = self.task.take()?;
+        Some(async move {
+            // invariant: the watcher does not panic, and says itself when the task did
+            let _ = task.await;
+        })
+    }
+
+    /// It is on its way to another router.
+    pub(crate) fn is_released(&self) -> bool {
+        *self.order.borrow() > Order::Own
     }
 }
 
@@ -119,7 +151,7 @@ struct PartitionTask {
     id: PartitionId,
     status: Arc<Status>,
     commands: mpsc::Receiver<Command>,
-    revoked: oneshot::Receiver<()>,
+    orders: watch::Receiver<Order>,
     streams: BTreeMap<StreamId, Stream>,
     verdicts: Verdicts,
 }
@@ -131,7 +163,7 @@ impl PartitionTask {
                 Ok(begun) => {
                     let end = self.serve(begun).await;
                     self.verdicts.end_tenure();
-                    end
+                    if *self.orders.borrow() > Order::Own { End::Revoked } else { end }
                 }
                 Err(end) => end,
             };
@@ -165,7 +197,7 @@ impl PartitionTask {
         tokio::pin!(beginning);
         loop {
             tokio::select! {
-                _ = &mut self.revoked => return Err(End::Revoked),
+                () = ordered(&mut self.orders, Order::Release) => return Err(End::Revoked),
                 begun = &mut beginning => {
                     return begun.map_err(|reason| {
                         self.context.metrics.log_errors.inc();
@@ -191,7 +223,7 @@ impl PartitionTask {
                 }
             };
             tokio::select! {
-                _ = &mut self.revoked => return Err(()),
+                () = ordered(&mut self.orders, Order::Release) => return Err(()),
                 () = over => return Ok(()),
                 command = self.commands.recv() => self.idle_command(command.ok_or(())?),
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -226,6 +258,12 @@ impl PartitionTask {
         }
         owner
     }
+}
+
+/// Completes when at least this has been ordered.
+async fn ordered(orders: &mut watch::Receiver<Order>, order: Order) {
+    // invariant: an error means that the handle is gone, which is as good as being revoked
+    drop(orders.wait_for(|current| *current >= order).await);
 }
 
 fn new_nonce() -> Nonce {

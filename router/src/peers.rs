@@ -43,6 +43,12 @@ impl Peers {
         owners.links.get(address).cloned()
     }
 
+    /// Whether anybody owns a partition that is not ours.
+    pub(crate) fn has_others(&self, is_ours: impl Fn(&PartitionId) -> bool) -> bool {
+        let owners = self.owners();
+        owners.claims.iter().any(|(partition, claims)| !claims.is_empty() && !is_ours(partition))
+    }
+
     /// Whether there may be other routers at all.
     pub(crate) fn is_cluster(&self) -> bool {
         self.owners().is_cluster

@@ -17,7 +17,7 @@ use super::jobs::{self, Done, Jobs};
 use super::rows::StoredRows;
 use super::send::{Replays, Turn};
 use super::verdicts::Known;
-use super::{Command, End, PartitionTask, Phase, new_nonce};
+use super::{Command, End, Order, PartitionTask, Phase, new_nonce, ordered};
 use crate::record;
 use backward::Backward;
 use consume::Batch;
@@ -32,6 +32,8 @@ const COMMANDS_A_STEP: usize = 64;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// An unanswered takeover is repeated after this.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the next owner may take to take over before a released partition ends all the same.
+const RELEASE_MS: u64 = 5_000;
 const RETAKE_FIRST_MS: u64 = 500;
 const RETAKE_MOST_MS: u64 = 4_000;
 
@@ -51,6 +53,8 @@ struct Serving<'t> {
     forgetting: bool,
     backward: Backward,
     committed: Option<Offset>,
+    /// Set once the partition is on its way to another router: when to stop waiting for that router's takeover.
+    release_by_ms: Option<u64>,
     /// The log's time of the last record consumed, or when this began.
     consumed_ms: u64,
     nonce: Option<Nonce>,
@@ -80,6 +84,7 @@ impl PartitionTask {
             forgetting: false,
             backward: Backward::default(),
             committed: None,
+            release_by_ms: None,
             consumed_ms: context.clock.now_ms(),
             nonce: None,
             term: None,
@@ -110,11 +115,13 @@ impl Serving<'_> {
         self.owner.assigned(new_nonce());
         self.drain();
         self.begin_backward();
+        let mut orders = self.task.orders.clone();
         let mut marks = tokio::time::interval(MARK_INTERVAL);
         marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let step = tokio::select! {
-                _ = &mut self.task.revoked => Err(End::Revoked),
+                () = ordered(&mut self.task.orders, Order::Revoke) => Err(End::Revoked),
+                () = ordered(&mut orders, Order::Release), if self.release_by_ms.is_none() => self.release(),
                 Some(done) = self.jobs.next() => self.job_done(done),
                 command = self.task.commands.recv() => match command {
                     Some(command) => {
@@ -134,12 +141,23 @@ impl Serving<'_> {
                 self.finish_writes().await;
                 return end;
             }
+            if self.release_by_ms.is_some() && self.owner.term().is_none() {
+                self.task.status.set_behind(0);
+                self.finish_writes().await;
+                return End::Revoked; // The next owner's takeover stands in the log.
+            }
             for _ in 0..COMMANDS_A_STEP {
                 let Ok(command) = self.task.commands.try_recv() else { break };
                 self.command(command);
             }
             self.send_all();
         }
+    }
+
+    /// Serves on until the next owner's takeover, unless there is nothing to serve.
+    fn release(&mut self) -> Result<(), End> {
+        self.release_by_ms = Some(self.task.context.clock.now_ms() + RELEASE_MS);
+        if self.owner.term().is_some() { Ok(()) } else { Err(End::Revoked) }
     }
 
     /// A write that is under way goes on in its pool whatever happens here: the store is left alone once it is done.
@@ -255,6 +273,7 @@ impl Serving<'_> {
                     self.append_takeover(nonce);
                 }
             }
+            Done::Retake if self.release_by_ms.is_some() => {}
             Done::Retake => self.owner.retake(new_nonce()),
             Done::ConsumeAgain => {
                 let from = self.owner.h();
@@ -279,6 +298,9 @@ impl Serving<'_> {
         let context = Arc::clone(&self.task.context);
         let now_ms = context.clock.now_ms();
         self.task.status.beat(now_ms);
+        if self.release_by_ms.is_some_and(|by| now_ms >= by) {
+            return Err(End::Revoked);
+        }
         let heartbeat = self.ticks.is_multiple_of(HEARTBEAT_MARKS);
         let streams = &self.task.streams;
         self.owner.mark(heartbeat, now_ms, &mut |stream, frame| {
