@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by kafka-up and kafka-down; sourced, never run.
+# Shared by kafka-up and kafka-down, and by the scripts of a whole cluster; sourced, never run.
 #
 # DIR/cluster             id, first port and number of brokers, one key=value a line
 # DIR/broker-N/           server.properties, data/, kafka.log and, while it was started by us, pid

@@ -7,7 +7,9 @@
 //! 3. The publish was not answered by the router that was killed and had to be sent again: that fault.
 //! 4. Elsewhere. There nothing may be slow.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod still;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
 
 use serde::Serialize;
@@ -16,10 +18,6 @@ use super::Limits;
 use super::index::{Client, Index, Pos, Published};
 use crate::history::{Action, FaultLine};
 
-/// A partition may have stopped a little before the fault was written down.
-const BEFORE_US: u64 = 1_000_000;
-/// A partition that stands still later than this after a router's fault has another reason.
-const AFTER_US: u64 = 15_000_000;
 /// A client may notice a little later than a process is back that its connection was lost.
 const NOTICED_US: u64 = 1_000_000;
 /// How long an attempt may have been under way when its router was killed.
@@ -87,7 +85,7 @@ struct Way<'a> {
 
 pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Pauses {
     let mut ways: Vec<Way<'_>> = index.clients.values().flat_map(|client| ways_of(index, client)).collect();
-    let stood_still = stood_still(index, &ways, limits);
+    let stood_still = still::stood_still(index, &ways, limits);
     let mut by_cause: BTreeMap<Cause, Vec<&Way<'_>>> = BTreeMap::new();
     let mut by_transport: BTreeMap<&str, Vec<&Way<'_>>> = BTreeMap::new();
     for way in &mut ways {
@@ -185,52 +183,6 @@ fn retried(index: &Index<'_>, event: &Published<'_>) -> Option<Cause> {
         })
     });
     fault.map(|(at, ..)| Cause::Router(at))
-}
-
-/// A partition from which nobody received anything for a while.
-#[derive(Debug, Clone, Copy)]
-struct StoodStill {
-    fault: usize,
-    from_us: u64,
-    to_us: u64,
-}
-
-/// Which partitions stood still because of what was done to a router.
-fn stood_still(index: &Index<'_>, ways: &[Way<'_>], limits: &Limits) -> HashMap<u32, Vec<StoodStill>> {
-    // Each event's quickest way to a client that was connected.
-    let mut quickest: HashMap<&str, &Way<'_>> = HashMap::new();
-    for way in ways.iter().filter(|way| way.cause.is_none()) {
-        let best = quickest.entry(way.key).or_insert(way);
-        if way.to_us < best.to_us {
-            *best = way;
-        }
-    }
-    let slow: Vec<&Way<'_>> = quickest
-        .into_values()
-        .filter(|way| way.to_us.saturating_sub(way.from_us) > limits.elsewhere_ms_limit * 1_000)
-        .collect();
-    let mut all: HashMap<u32, Vec<StoodStill>> = HashMap::new();
-    let routers = &index.run.cluster.routers;
-    for (fault, _, _, at_us, _, serving) in
-        absences(index).filter(|(_, node, ..)| routers.iter().any(|r| r == node))
-    {
-        let mut partitions: BTreeMap<u32, StoodStill> = BTreeMap::new();
-        for way in &slow {
-            if way.from_us + BEFORE_US < at_us || way.from_us > at_us + AFTER_US || way.to_us < at_us {
-                continue;
-            }
-            let (from_us, to_us) = (way.from_us, way.to_us);
-            let still = partitions.entry(way.partition).or_insert(StoodStill { fault, from_us, to_us });
-            (still.from_us, still.to_us) = (still.from_us.min(from_us), still.to_us.max(to_us));
-        }
-        let mut longest: Vec<(u32, StoodStill)> = partitions.into_iter().collect();
-        longest.sort_by_key(|(_, still)| std::cmp::Reverse(still.to_us - still.from_us));
-        let served = serving.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-        for (partition, still) in longest.into_iter().take(served) {
-            all.entry(partition).or_default().push(still);
-        }
-    }
-    all
 }
 
 fn describe(

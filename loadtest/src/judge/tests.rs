@@ -309,6 +309,18 @@ fn the_partitions_of_a_killed_router_stand_still_for_everyone() {
     history.faults = vec![fault(79_000, Action::Kill, "r1", Some(1))];
     delay(&mut history, 8, &[1, 2], 3_000_000);
     assert_eq!(pause(&history, "kill r1: 1 of 1 partitions"), Some((3_000, Some(8_000))));
+    // What is slow again long after it had gone on has another reason.
+    let mut again = history.clone();
+    for line in &mut again.publishes {
+        match line {
+            PublishLine::Publish { t_us, seq: 10, .. } | PublishLine::Ack { t_us, seq: 10, .. } => {
+                *t_us += 8_000_000
+            }
+            _ => {}
+        }
+    }
+    delay(&mut again, 10, &[1, 2], 8_400_000);
+    assert_eq!(pause(&again, "elsewhere"), Some((400, Some(250))));
     // It served nothing: then it explains nothing.
     history.faults = vec![fault(79_000, Action::Kill, "r1", Some(0))];
     assert_eq!(pause(&history, "elsewhere"), Some((3_000, Some(250))));

@@ -90,9 +90,7 @@ pub(super) async fn carry_out(
 
 /// Which process, and how many partitions it serves, if it is a router.
 async fn choose(target: &Target, cluster: &Cluster) -> anyhow::Result<(String, Option<u64>)> {
-    let reading =
-        cluster.processes().into_iter().map(async |(node, admin)| metrics::read(&node, admin).await);
-    let samples: Vec<Sample> = futures::future::join_all(reading).await.into_iter().flatten().collect();
+    let samples = metrics::read_all(cluster).await;
     let names = cluster.names();
     let most = |names: &[String], figure: fn(&Sample) -> u64| {
         let among = samples.iter().filter(|sample| names.contains(&sample.node));

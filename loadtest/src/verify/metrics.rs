@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 use crate::history::{Sample, SampleLine, Writers};
@@ -15,10 +16,19 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What a process says now; nothing if it does not answer.
-pub(super) async fn read(node: &str, admin: SocketAddr) -> Option<Sample> {
+async fn read(node: &str, admin: SocketAddr) -> Option<Sample> {
     let asking = async { HttpConn::connect(admin).await?.exchange(&get("/metrics")).await };
     let response = tokio::time::timeout(TIMEOUT, asking).await.ok()?.ok()?;
     (response.head.status == 200).then(|| parse(node, &response.text()))
+}
+
+/// What all processes say now, as far as they answer.
+pub(super) async fn read_all(cluster: &Cluster) -> Vec<Sample> {
+    let mut reading = JoinSet::new();
+    for (node, admin) in cluster.processes() {
+        reading.spawn(async move { read(&node, admin).await });
+    }
+    reading.join_all().await.into_iter().flatten().collect()
 }
 
 fn parse(node: &str, text: &str) -> Sample {
@@ -46,8 +56,7 @@ pub(super) async fn sample_all(cluster: Cluster, writers: Writers, mut stop: wat
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let is_last = *stop.borrow();
-        let reading = cluster.processes().into_iter().map(async |(node, admin)| read(&node, admin).await);
-        for sample in futures::future::join_all(reading).await.into_iter().flatten() {
+        for sample in read_all(&cluster).await {
             writers.samples.write(&SampleLine::Sample(Sample { t_us: writers.now_us(), ..sample })).await;
         }
         if is_last {
