@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cluster::{Cluster, Router};
 use super::progress::Progress;
@@ -66,16 +66,15 @@ pub(super) fn lanes(run: &Run, cluster: &Cluster, writers: &Writers, progress: &
 impl Lane {
     /// Publishes until `until`; what is under way then is retried until `give_up`.
     pub(super) async fn run(mut self, until: Instant, give_up: Instant) {
-        let phase = self.pace.mul_f64(rand::rng().random());
-        sleep(phase).await;
-        let mut pace = interval(self.pace);
-        // What a pause held back is sent at once afterwards: the rate is kept.
-        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut due = Instant::now() + self.pace.mul_f64(rand::rng().random());
         for seq in 0.. {
-            pace.tick().await;
-            if Instant::now() >= until {
+            sleep_until(due).await;
+            let sent = Instant::now();
+            if sent >= until {
                 return;
             }
+            // What a pause held back follows at twice the rate: all at once would be a load that no backend makes.
+            due = (due + self.pace).max(sent + self.pace / 2);
             let key = format!("{}-{}-{seq}", self.run, self.number);
             self.publish(key, seq, give_up).await;
         }
