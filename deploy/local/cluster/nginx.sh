@@ -8,6 +8,7 @@ nginx_conf() {
     cat <<CONF
 # Written by up at each start.
 daemon off;
+$([ "$(id -u)" -ne 0 ] || printf 'user root;\n')
 worker_processes 1;
 pid $at/nginx.pid;
 error_log stderr warn;
