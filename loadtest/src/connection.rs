@@ -92,6 +92,11 @@ impl Connection {
         Ok(self.stream.write_all(request.as_bytes()).await?)
     }
 
+    /// The socket, and what was read behind the last needle.
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.unread)
+    }
+
     /// What was read behind the last needle, up to the end of a cursor member.
     #[must_use]
     pub fn unread(&self) -> &[u8] {

@@ -21,6 +21,10 @@ impl Latencies {
         self.0.get(at).copied().unwrap_or_default()
     }
 
+    pub(crate) fn of(latencies: Vec<Duration>) -> Self {
+        Self(latencies).sort()
+    }
+
     fn sort(mut self) -> Self {
         self.0.sort_unstable();
         self

@@ -2,8 +2,9 @@
 //!
 //! Owns the client's side of a load: connections as raw sockets, so that the load costs little itself, and figures read
 //! from the server's `/proc` entry; and histories of what publishers and subscribers saw while processes were killed, with
-//! their judge. Load goes to loopback, bounded in count and time.
+//! their judge; and what a cluster adds to the latency of the Kafka below it. Load goes to loopback, bounded in count and time.
 
+pub mod compare;
 mod connection;
 pub mod history;
 mod http;

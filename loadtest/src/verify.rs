@@ -19,8 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-pub use cluster::{Cluster, Gateway, Router};
+pub use cluster::{Cluster, Gateway, Kafka, Router};
 pub use faults::{Faults, NodeScript};
+pub(crate) use plan::channels;
 pub use plan::{Fault, PlannedRestart, Target};
 
 use crate::history::{HistoryWriter, Writers};

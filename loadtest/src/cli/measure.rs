@@ -1,10 +1,14 @@
 //! `loadtest idle` and `loadtest latency`.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
+use tidegate_loadtest::compare::{CompareOptions, compare};
+use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{Memory, Transport, open_all, publish_latency, settled_memory};
 
 /// Memory of idle connections on one shared channel.
@@ -24,8 +28,30 @@ pub(super) struct IdleArgs {
     transport: Transport,
 }
 
-/// Time from publishing to receiving, on a WebSocket and on a long poll in the same run.
+/// Time from publishing to receiving, on one server or compared with the Kafka below a cluster
+///
+/// Without --cluster: one event after the other to one server, as `tidegate dev` is, received on a WebSocket and on a long
+/// poll in the same run.
+///
+/// With --cluster: what Tidegate adds to its floor. In turn, --rounds times each:
+///
+///   probe     librdkafka alone: produce (idempotent, acks=all, no linger), consume, write each record to every socket
+///
+///   tidegate  publish to the routers' HTTP API, follow on WebSockets of the gateways; every receiver gets every event
+///
+/// Both at the same rate, each latency counted from when the event was meant to be sent, so that a stall counts for all
+/// that was due meanwhile; 2 s of warm-up each are not counted. An event that does not come within 10 s is a failure; a
+/// goal that is missed is not. The probe makes a topic of its own, tidegate-latency-probe-PID, and deletes it.
+///
+/// Examples:
+///
+///   loadtest latency --public 127.0.0.1:8000 --api 127.0.0.1:8001
+///
+///   deploy/local/up --dir /tmp/tide
+///
+///   loadtest latency --cluster /tmp/tide/cluster.json --json /tmp/tide/latency.json
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct LatencyArgs {
     /// The public port.
     #[arg(long, default_value = "127.0.0.1:8000")]
@@ -36,12 +62,60 @@ pub(super) struct LatencyArgs {
     /// How many events.
     #[arg(long, default_value_t = 500)]
     events: usize,
+    /// The cluster.json that deploy/local/up wrote: compare this cluster with its Kafka.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "api", "events"])]
+    cluster: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Where all figures go, those of each round too, as JSON.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    json: Option<PathBuf>,
+}
+
+/// The load of a comparison.
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// How long each of the measurements lasts.
+    #[arg(long, default_value_t = 20, requires = "cluster", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Events a second, spread evenly over the partitions.
+    #[arg(long, default_value_t = 500, requires = "cluster", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    rate: u64,
+    /// Sockets, each of which gets every event.
+    #[arg(long, default_value_t = 10, requires = "cluster", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    receivers: u16,
+    /// Pairs of measurements; figures are medians over them.
+    #[arg(long, default_value_t = 3, requires = "cluster", value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 100, requires = "cluster", value_parser = clap::value_parser!(u32).range(16..=32_768))]
+    bytes: u32,
 }
 
 pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.cluster {
+        return compared(&Cluster::read(file)?, &args.load, args.json.as_deref()).await;
+    }
     let (ws, poll) = publish_latency(args.public, args.api, args.events).await?;
     for (name, latencies) in [("ws", ws), ("poll", poll)] {
         println!("{name:5} p50 {:?}  p99 {:?}", latencies.quantile(0.5), latencies.quantile(0.99));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let options = CompareOptions {
+        seconds: load.seconds,
+        rate: load.rate,
+        receivers: load.receivers.into(),
+        rounds: load.rounds.into(),
+        bytes: load.bytes as usize,
+    };
+    let report = compare(&options, cluster, |line| eprintln!("{line}")).await?;
+    println!("{report}");
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

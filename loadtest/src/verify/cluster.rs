@@ -11,6 +11,8 @@ use crate::history;
 /// The processes of a cluster on this machine.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Cluster {
+    /// Where its log is.
+    pub kafka: Option<Kafka>,
     /// Partitions of the log.
     pub partitions: u32,
     /// Those that own partitions.
@@ -19,6 +21,13 @@ pub struct Cluster {
     pub gateways: Vec<Gateway>,
     /// Where their files are.
     pub dir: PathBuf,
+}
+
+/// The log of a cluster.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kafka {
+    /// Brokers: `host:port`, separated by commas.
+    pub bootstrap: String,
 }
 
 /// A router, or a process that is one too.

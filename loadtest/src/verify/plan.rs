@@ -75,7 +75,7 @@ impl std::str::FromStr for PlannedRestart {
 /// Who follows what: two thirds of the clients one channel, the others 2 to 5 on several partitions.
 pub(super) fn run(options: &VerifyOptions, cluster: &Cluster) -> Run {
     let run = format!("{:08x}", rand::rng().random::<u32>());
-    let channels = channels(&run, options.channels, cluster.partitions);
+    let channels = channels(&format!("verify:{run}"), options.channels, cluster.partitions);
     let clients = (0..options.subscribers).map(|client| {
         let transport = Receiving::ALL[client as usize % Receiving::ALL.len()];
         // Every third of each transport, so that all transports have clients of both sorts.
@@ -101,12 +101,12 @@ pub(super) fn run(options: &VerifyOptions, cluster: &Cluster) -> Run {
 }
 
 /// Names spread evenly over the partitions, so that every partition has events.
-fn channels(run: &str, count: usize, partitions: u32) -> Vec<String> {
+pub(crate) fn channels(prefix: &str, count: usize, partitions: u32) -> Vec<String> {
     let mut names = Vec::with_capacity(count);
     let mut number = 0_u64;
     while names.len() < count {
         let wanted = u32::try_from(names.len()).unwrap_or_default() % partitions;
-        let name = format!("verify:{run}:{number}");
+        let name = format!("{prefix}:{number}");
         number += 1;
         if partition_number(name.as_bytes(), partitions) == wanted {
             names.push(name);

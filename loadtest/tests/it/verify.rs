@@ -42,6 +42,7 @@ async fn a_process_that_is_killed_loses_nothing_and_the_judge_is_proved() {
     let dev = Dev::start();
     let name = "dev".to_owned();
     let cluster = Cluster {
+        kafka: None,
         partitions: 8,
         routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
         gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
