@@ -1,14 +1,15 @@
 //! A backend that publishes one event after the other and retries each with its key until it is acked.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::eventually::{Tries, eventually};
-use crate::http::{HttpConn, Response, request};
+use crate::http::{HttpConn, Response, post, request};
 
 /// Time from one event to the next.
 const INTERVAL: Duration = Duration::from_millis(3);
@@ -110,4 +111,18 @@ async fn attempt(api: SocketAddr, conn: &mut Option<HttpConn>, body: &str) -> Op
     assert_eq!(response.status(), 200, "{body}: {}", response.text());
     *conn = Some(open);
     Some(response.json()["pos"].as_str().expect("a position").to_owned())
+}
+
+/// Publishes one event under a key of its own, so that the answer means that the router has dealt with it.
+///
+/// # Panics
+/// When it is refused.
+pub(crate) async fn publish(api: SocketAddr, mut body: Value) -> Value {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if body["idempotency_key"].is_null() {
+        body["idempotency_key"] = format!("own-{}", COUNT.fetch_add(1, Ordering::Relaxed)).into();
+    }
+    let response = post(api, "/v1/publish", &[], &body.to_string()).await;
+    assert_eq!(response.status(), 200, "{body}: {}", response.text());
+    response.json()
 }
