@@ -1,7 +1,7 @@
 //! Routers and gateways around one Kafka, each a process of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -111,11 +111,21 @@ impl Cluster {
     /// # Panics
     /// When it fails.
     pub fn apply_topics(&self) {
-        let mut command = Command::new(binary());
-        command.args(["topics", "apply"]).args(self.kafka_arguments());
-        let output = command.output().expect("it runs");
+        let output = self.topics_apply();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// As above, where it may fail: what it said.
+    #[must_use]
+    pub fn try_apply_topics(&self) -> String {
+        let output = self.topics_apply();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    fn topics_apply(&self) -> Output {
+        let mut command = Command::new(binary());
+        command.args(["topics", "apply"]).args(self.kafka_arguments()).output().expect("it runs")
     }
 
     /// Waits until every process is ready.

@@ -2,6 +2,7 @@
 
 use tidegate_e2e::{Acked, Cluster, Follow, Follower, Node, Publisher, Shape, Transport};
 
+use crate::in_time;
 use crate::tours::Tours;
 
 const CHANNELS: [&str; 3] = ["k:0", "k:1", "k:2"];
@@ -18,7 +19,7 @@ async fn resumes(cluster: &Cluster, cursor: &str, acked: &[Acked]) {
         let recovered = state["recovered"].as_array().expect("a list");
         assert!(recovered.iter().any(|name| name == "k:0"), "{transport:?}: {lists:?}");
         assert_eq!(state["lost"], serde_json::json!([]), "{transport:?}");
-        let events = client.events(missed.len()).await;
+        let events = in_time(client.events(missed.len())).await;
         let got: Vec<&str> = events.iter().filter_map(|event| event.pos.as_deref()).collect();
         assert_eq!(got, missed, "{transport:?}: all that was missed, once and in order");
     }
@@ -32,7 +33,7 @@ async fn killed_routers_lose_nothing() {
         Follower::open(cluster.gateways[0].public(), Transport::WebSocket, &Follow::channels(["k:0"])).await;
     early.state().await;
     cluster.routers[0].publish(serde_json::json!({"channel": "k:0", "data": {"n": 1_000_000}})).await;
-    early.event().await;
+    in_time(early.event()).await;
     let cursor = early.cut().cursor;
     let mut all = Vec::new();
     for is_history_deleted in [false, true] {
