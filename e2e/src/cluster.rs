@@ -186,7 +186,7 @@ impl Cluster {
 /// Addresses on which nobody listens, below where the system takes ports for outgoing connections, so that they are
 /// still free when a process that was killed is started again.
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let first = 12_000 + u16::try_from(std::process::id() % 7_000).expect("small");
+    let first = 12_000 + u16::try_from(std::process::id() * 16 % 7_000).expect("small"); // Programs run beside each other.
     let addresses = (first..20_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let free: Vec<_> = addresses.filter(|address| TcpListener::bind(address).is_ok()).take(count).collect();
     assert_eq!(free.len(), count, "free ports");

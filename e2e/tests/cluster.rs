@@ -8,6 +8,8 @@ mod collector;
 mod counts;
 #[path = "cluster/killed.rs"]
 mod killed;
+#[path = "cluster/poison.rs"]
+mod poison;
 #[path = "cluster/tours.rs"]
 mod tours;
 #[path = "cluster/traced.rs"]
