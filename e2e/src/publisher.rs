@@ -14,6 +14,9 @@ use crate::http::{HttpConn, Response, post, request};
 /// Time from one event to the next.
 const INTERVAL: Duration = Duration::from_millis(3);
 
+/// How long a server may be away.
+const OUTAGE: Duration = Duration::from_secs(90);
+
 /// An event that the server said it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acked {
@@ -84,7 +87,7 @@ async fn publish_all(
         pace.tick().await;
         let body = json!({"channel": channel, "data": {"n": n}, "idempotency_key": format!("{tag}-{n}")});
         let body = body.to_string();
-        let mut tries = Tries::new();
+        let mut tries = Tries::within(OUTAGE);
         let pos = loop {
             tries.next("an event is acked").await;
             if let Some(pos) = attempt(api, &mut conn, &body).await {

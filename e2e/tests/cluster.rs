@@ -2,10 +2,14 @@
 
 #[path = "cluster/admin.rs"]
 mod admin;
+#[path = "cluster/anew.rs"]
+mod anew;
 #[path = "cluster/collector.rs"]
 mod collector;
 #[path = "cluster/counts.rs"]
 mod counts;
+#[path = "cluster/down.rs"]
+mod down;
 #[path = "cluster/killed.rs"]
 mod killed;
 #[path = "cluster/poison.rs"]
