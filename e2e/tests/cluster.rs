@@ -14,6 +14,8 @@ mod down;
 mod killed;
 #[path = "cluster/poison.rs"]
 mod poison;
+#[path = "cluster/stopped.rs"]
+mod stopped;
 #[path = "cluster/tours.rs"]
 mod tours;
 #[path = "cluster/traced.rs"]
