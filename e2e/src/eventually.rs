@@ -26,22 +26,27 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 /// The tries of [`eventually`], for tasks that cannot hand over a closure.
 pub(crate) struct Tries {
     begun: Instant,
+    patience: Duration,
     looks: tokio::time::Interval,
 }
 
 impl Tries {
     pub(crate) fn new() -> Self {
+        Self::within(PATIENCE)
+    }
+
+    pub(crate) fn within(patience: Duration) -> Self {
         let mut looks = tokio::time::interval(INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { begun: Instant::now(), looks }
+        Self { begun: Instant::now(), patience, looks }
     }
 
     /// Waits for the next try.
     ///
     /// # Panics
-    /// With `what`, once [`PATIENCE`] is over.
+    /// With `what`, once the patience is over.
     pub(crate) async fn next(&mut self, what: &str) {
-        assert!(self.begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(self.begun.elapsed() < self.patience, "not within {:?}: {what}", self.patience);
         self.looks.tick().await;
     }
 }

@@ -1,17 +1,21 @@
 //! A backend that publishes one event after the other and retries each with its key until it is acked.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::eventually::{Tries, eventually};
-use crate::http::{HttpConn, Response, request};
+use crate::http::{HttpConn, Response, post, request};
 
 /// Time from one event to the next.
 const INTERVAL: Duration = Duration::from_millis(3);
+
+/// How long a server may be away.
+const OUTAGE: Duration = Duration::from_secs(90);
 
 /// An event that the server said it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +87,7 @@ async fn publish_all(
         pace.tick().await;
         let body = json!({"channel": channel, "data": {"n": n}, "idempotency_key": format!("{tag}-{n}")});
         let body = body.to_string();
-        let mut tries = Tries::new();
+        let mut tries = Tries::within(OUTAGE);
         let pos = loop {
             tries.next("an event is acked").await;
             if let Some(pos) = attempt(api, &mut conn, &body).await {
@@ -110,4 +114,18 @@ async fn attempt(api: SocketAddr, conn: &mut Option<HttpConn>, body: &str) -> Op
     assert_eq!(response.status(), 200, "{body}: {}", response.text());
     *conn = Some(open);
     Some(response.json()["pos"].as_str().expect("a position").to_owned())
+}
+
+/// Publishes one event under a key of its own, so that the answer means that the router has dealt with it.
+///
+/// # Panics
+/// When it is refused.
+pub(crate) async fn publish(api: SocketAddr, mut body: Value) -> Value {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if body["idempotency_key"].is_null() {
+        body["idempotency_key"] = format!("own-{}", COUNT.fetch_add(1, Ordering::Relaxed)).into();
+    }
+    let response = post(api, "/v1/publish", &[], &body.to_string()).await;
+    assert_eq!(response.status(), 200, "{body}: {}", response.text());
+    response.json()
 }

@@ -1,19 +1,19 @@
 //! The real binary, in a process of its own on a data directory of its own.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::http::{self, Response};
+use crate::metric::metric;
+use crate::process::{Process, binary, text_of};
+use crate::publisher::publish;
 
 /// How a server is started.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +89,7 @@ impl Server {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let stderr = Arc::default();
         let ports = Ports { public: any, api: any, admin: any };
-        let process = Process::spawn(&setup, directory.path(), ports, &stderr);
+        let process = spawn(&setup, directory.path(), ports, &stderr);
         let mut server = Self { setup, directory, ports, process, stderr };
         server.wait_until_ready().await;
         server
@@ -104,7 +104,7 @@ impl Server {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let stderr = Arc::default();
         let ports = Ports { public: any, api: any, admin: any };
-        let mut process = Process::spawn(&setup, directory.path(), ports, &stderr);
+        let mut process = spawn(&setup, directory.path(), ports, &stderr);
         let status = eventually("the server refuses to start", async || process.exited()).await;
         process.reap();
         (status.code().unwrap_or(-1), text_of(&stderr))
@@ -112,7 +112,7 @@ impl Server {
 
     /// Starts the process again, on the same ports and data. It must have ended.
     pub async fn start_again(&mut self) {
-        self.process = Process::spawn(&self.setup, self.directory.path(), self.ports, &self.stderr);
+        self.process = spawn(&self.setup, self.directory.path(), self.ports, &self.stderr);
         self.wait_until_ready().await;
     }
 
@@ -154,7 +154,7 @@ impl Server {
     /// The process id, for its namespaces under `/proc`.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.child.id()
+        self.process.id()
     }
 
     /// Where clients connect.
@@ -192,14 +192,8 @@ impl Server {
     ///
     /// # Panics
     /// When it is refused.
-    pub async fn publish(&self, mut body: Value) -> Value {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        if body["idempotency_key"].is_null() {
-            body["idempotency_key"] = format!("own-{}", COUNT.fetch_add(1, Ordering::Relaxed)).into();
-        }
-        let response = http::post(self.api(), "/v1/publish", &[], &body.to_string()).await;
-        assert_eq!(response.status(), 200, "{body}: {}", response.text());
-        response.json()
+    pub async fn publish(&self, body: Value) -> Value {
+        publish(self.api(), body).await
     }
 
     /// Publishes what may be refused.
@@ -214,7 +208,7 @@ impl Server {
 
     /// The sum of a metric's series whose labels contain all of `labels`, as they are written.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        sum_of(&self.metrics().await, name, labels)
+        metric(self.admin(), name, labels).await
     }
 
     /// Waits until a metric has a value.
@@ -268,94 +262,32 @@ impl Drop for Server {
     }
 }
 
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Process {
-    fn spawn(setup: &Setup, directory: &Path, ports: Ports, stderr: &Arc<Mutex<Vec<u8>>>) -> Self {
-        let ports_file = ports_file(directory);
-        let _ = std::fs::remove_file(&ports_file);
-        let data_dir = data_dir(setup, directory);
-        let mut command = match &setup.file_system {
-            None => Command::new(binary()),
-            Some(options) => {
-                std::fs::create_dir_all(&data_dir).expect("mount point");
-                let script = r#"mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@""#;
-                let mut command = Command::new("unshare");
-                command.args(["-rm", "sh", "-c", script, options]).arg(&data_dir).arg(binary());
-                command
-            }
-        };
-        command.arg("dev");
-        for (name, address) in [("public", ports.public), ("api", ports.api), ("admin", ports.admin)] {
-            if setup.settings.iter().all(|(key, _)| *key != format!("server.{name}")) {
-                command.arg(format!("--{name}")).arg(address.to_string());
-            }
+fn spawn(setup: &Setup, directory: &Path, ports: Ports, stderr: &Arc<Mutex<Vec<u8>>>) -> Process {
+    let ports_file = ports_file(directory);
+    let _ = std::fs::remove_file(&ports_file);
+    let data_dir = data_dir(setup, directory);
+    let mut command = match &setup.file_system {
+        None => Command::new(binary()),
+        Some(options) => {
+            std::fs::create_dir_all(&data_dir).expect("mount point");
+            let script = r#"mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@""#;
+            let mut command = Command::new("unshare");
+            command.args(["-rm", "sh", "-c", script, options]).arg(&data_dir).arg(binary());
+            command
         }
-        command.arg("--data-dir").arg(&data_dir).arg("--ports-file").arg(&ports_file);
-        for (key, value) in &setup.settings {
-            command.arg("--set").arg(format!("{key}={value}"));
-        }
-        command.env("RUST_BACKTRACE", "1").envs(setup.environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the server starts");
-        let mut pipe = child.stderr.take().expect("piped");
-        let stderr = Arc::clone(stderr);
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                stderr.lock().expect("not poisoned").extend_from_slice(&buffer[..count]);
-            }
-        });
-        Self { child, reader: Some(reader) }
-    }
-
-    fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("waited for")
-    }
-
-    /// Waits until all that it logged has been read.
-    fn reap(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            reader.join().expect("the reader ends with the pipe");
+    };
+    command.arg("dev");
+    for (name, address) in [("public", ports.public), ("api", ports.api), ("admin", ports.admin)] {
+        if setup.settings.iter().all(|(key, _)| *key != format!("server.{name}")) {
+            command.arg(format!("--{name}")).arg(address.to_string());
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
-        kill_process(pid, signal).expect("the signal is sent");
+    command.arg("--data-dir").arg(&data_dir).arg("--ports-file").arg(&ports_file);
+    for (key, value) in &setup.settings {
+        command.arg("--set").arg(format!("{key}={value}"));
     }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.reap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// `TIDEGATE_BIN`, or the binary that was built beside this test.
-fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
-        return path.into();
-    }
-    let test = std::env::current_exe().expect("own path");
-    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    let path = profile.join("tidegate");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo build -p tidegate` with the same profile first, or set TIDEGATE_BIN",
-        path.display()
-    );
-    path
+    command.envs(setup.environment.iter().cloned());
+    Process::spawn(command, stderr)
 }
 
 fn data_dir(setup: &Setup, directory: &Path) -> PathBuf {
@@ -377,19 +309,4 @@ fn read_ports(path: &Path) -> Option<Ports> {
         address => address.as_str()?.parse().ok(),
     };
     Some(Ports { public: address("public")?, api: address("api")?, admin: address("admin")? })
-}
-
-fn text_of(stderr: &Arc<Mutex<Vec<u8>>>) -> String {
-    String::from_utf8_lossy(&stderr.lock().expect("not poisoned")).into_owned()
-}
-
-fn sum_of(metrics: &str, name: &str, labels: &[&str]) -> f64 {
-    metrics
-        .lines()
-        .filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
-                && labels.iter().all(|label| line.contains(label))
-        })
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
 }

@@ -82,7 +82,9 @@ pub enum TopicsError {
     #[error("Kafka options are refused: {0}")]
     Options(String),
     /// No broker answered.
-    #[error("Kafka brokers at {bootstrap} do not answer: {reason}")]
+    #[error(
+        "Kafka brokers at {bootstrap} do not answer: {reason}; start them, or name others with --bootstrap"
+    )]
     Unreachable {
         /// Which brokers.
         bootstrap: String,
