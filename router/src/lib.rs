@@ -126,7 +126,9 @@ impl Router {
         if !state.was_assigned {
             return Err("no partition has been assigned yet".into());
         }
+        let mut owns_some = false;
         for (id, partition) in state.partitions.iter().filter(|(_, partition)| !partition.is_released()) {
+            owns_some = true;
             let phase = partition.status.phase();
             if phase != Phase::Serving {
                 return Err(format!("partition {id} {}", phase.as_str()));
@@ -134,6 +136,10 @@ impl Router {
             if partition.status.stall_ms(now_ms) > STALL_MS {
                 return Err(format!("partition {id} is stuck"));
             }
+        }
+        // With more routers than partitions one may own nothing; with none left, as after an outage, nobody serves.
+        if !owns_some && !self.peers.has_others(|_| false) {
+            return Err("no partition is assigned to this router, and none is known to be owned".into());
         }
         Ok(())
     }

@@ -27,6 +27,10 @@ pub(super) struct Batch {
 impl Serving<'_> {
     /// Reads and judges what came, and hands it to the store.
     pub(super) fn records_came(&mut self, records: Result<Vec<LogRecord>, ReadError>) -> Result<(), End> {
+        if self.task.context.log.epoch(self.task.id.topic) != self.epoch {
+            // Of another log: nothing of it may be given out under this one's positions.
+            return Err(End::Restart("the log epoch has changed".into()));
+        }
         let records = match records {
             Ok(records) => records,
             Err(ReadError::Unavailable { reason }) => {
