@@ -52,8 +52,10 @@ fn the_defaults_are_valid() {
     assert_eq!(config.gateway.cursor_interval, Duration::from_secs(15 * 60));
     assert_eq!(config.history.of("score"), Retention { rows: 100, age_ms: 3_600_000 });
     assert_eq!(config.history.of("user"), Retention { rows: 1000, age_ms: 7 * 86_400_000 });
-    let mut cluster = sources();
-    cluster.profile = Profile::Cluster;
+    load(&Sources { profile: Profile::Cluster, ..sources() })
+        .expect("what all roles have in common is valid");
+    let mut cluster = Sources { profile: Profile::Gateway, ..sources() };
+    variable(&mut cluster, "TIDEGATE__CLUSTER__ROUTERS", "router.tidegate.svc:8003");
     let errors = errors_of(load(&cluster));
     assert!(errors.len() == 1 && errors[0].text.contains("nobody could connect"), "{errors:?}");
     variable(&mut cluster, "TIDEGATE__AUTH__HMAC_SECRET", &"k".repeat(32));
@@ -61,6 +63,25 @@ fn the_defaults_are_valid() {
     assert!(!config.gateway.auth.anonymous && !config.gateway.auth.insecure && !config.gateway.demo_page);
     assert_eq!(config.log.counts, PartitionCounts::same(64));
     assert_eq!(config.drain().window, Duration::from_secs(60));
+}
+
+/// A router lets no clients in, so it needs no way to know them; it needs brokers, and a key where others reach it.
+#[test]
+fn each_role_is_asked_for_what_it_needs() {
+    let refused_at =
+        |sources: &Sources| errors_of(load(sources)).into_iter().map(|error| error.at).collect::<Vec<_>>();
+    let mut router = Sources { profile: Profile::Router, ..sources() };
+    assert_eq!(refused_at(&router), ["kafka.bootstrap"]);
+    variable(&mut router, "TIDEGATE__KAFKA__BOOTSTRAP", "a:9092, b:9092");
+    assert_eq!(load(&router).expect("valid").config.kafka.bootstrap, ["a:9092", "b:9092"]);
+    variable(&mut router, "TIDEGATE__CLUSTER__LISTEN", "0.0.0.0:8003");
+    assert_eq!(refused_at(&router), ["cluster.listen"], "whoever reaches it could read everything");
+    variable(&mut router, "TIDEGATE__CLUSTER__KEY", "0123456789abcdef");
+    assert!(load(&router).expect("valid").config.cluster.key.is_some());
+    variable(&mut router, "TIDEGATE__KAFKA__MIN_INSYNC", "4");
+    assert_eq!(refused_at(&router), ["kafka.min_insync"], "more than there are copies");
+    let gateway = Sources { profile: Profile::Gateway, ..sources() };
+    assert_eq!(refused_at(&gateway), ["auth", "cluster.routers"]);
 }
 
 #[test]
