@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails: far more than it takes, for machines are slow sometimes.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection is watched when nothing must come.
 pub const QUIET: Duration = Duration::from_millis(60);
 /// How often a condition is looked at.
