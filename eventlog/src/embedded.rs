@@ -40,7 +40,9 @@ use crate::{
 
 /// Bytes that may wait for the writer, all callers together: the queue's limit alone would allow 512 MiB.
 const QUEUED_BYTES_LIMIT: usize = 64 * 1024 * 1024;
-/// Bytes of one record, key and value.
+/// Headers of one record: their number is stored in a byte.
+const HEADERS_LIMIT: usize = u8::MAX as usize;
+/// Bytes of one record, key, value and headers.
 const RECORD_BYTES_LIMIT: usize = 8 * 1024 * 1024;
 /// After this an append is answered as indeterminate: the store may never come back to it.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,6 +143,9 @@ impl EmbeddedLog {
         let bytes = record.bytes();
         if record.key.len() > usize::from(u16::MAX) || bytes > RECORD_BYTES_LIMIT {
             return Err(unavailable(format!("a record of {bytes} bytes is too large")));
+        }
+        if record.headers.len() > HEADERS_LIMIT {
+            return Err(unavailable(format!("a record has at most {HEADERS_LIMIT} headers")));
         }
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue = queue.as_ref().ok_or_else(|| unavailable("the log is closed".into()))?;

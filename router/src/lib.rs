@@ -17,7 +17,7 @@ mod record;
 mod streams;
 pub mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -155,7 +155,8 @@ impl Router {
         !state.closing && state.partitions.values().any(has_failed)
     }
 
-    /// Stops: what others own from now on is theirs first, then API, then partitions (nodes hear `Ended`), then streams. Each phase takes at most 5 s.
+    /// Stops: first what others can take over is handed to them, then API, then partitions (nodes hear `Ended`), then
+    /// streams. Each phase takes at most 5 s.
     pub async fn shutdown(&self) {
         phase("hand over", self.hand_over_partitions()).await;
         self.state().closing = true;
@@ -170,10 +171,7 @@ impl Router {
         .await;
         let ended: Vec<_> = {
             let mut state = self.state();
-            std::mem::take(&mut state.partitions)
-                .into_values()
-                .map(|mut partition| partition.revoke())
-                .collect()
+            std::mem::take(&mut state.partitions).into_values().map(|partition| partition.revoke()).collect()
         };
         phase("partitions", futures::future::join_all(ended)).await;
         for attached in std::mem::take(&mut self.state().streams).into_values() {
@@ -218,7 +216,7 @@ impl Router {
     }
 
     async fn assigned(&self, id: PartitionId) {
-        let earlier = self.state().partitions.remove(&id).map(|mut partition| partition.revoke());
+        let earlier = self.state().partitions.remove(&id).map(|partition| partition.revoke());
         if let Some(ended) = earlier {
             ended.await;
         }
@@ -236,14 +234,18 @@ impl Router {
 
     async fn revoked(&self, id: PartitionId) {
         let Ok(router) = self.arc() else { return };
-        let ended = self.state().partitions.get_mut(&id).and_then(PartitionHandle::release);
-        if let Some(ended) = ended {
+        let released = self.state().partitions.get(&id).and_then(|partition| {
+            let status = Arc::clone(&partition.status);
+            partition.release().map(|ended| (status, ended))
+        });
+        if let Some((status, ended)) = released {
             tracing::info!(partition = %id, "partition revoked");
             self.context.metrics.rebalances.inc();
             tokio::spawn(async move {
                 ended.await;
                 let mut state = router.state();
-                if state.partitions.get(&id).is_some_and(PartitionHandle::is_released) {
+                // It may have come back meanwhile, and even be on its way again: that is another task.
+                if state.partitions.get(&id).is_some_and(|now| Arc::ptr_eq(&now.status, &status)) {
                     state.partitions.remove(&id);
                 }
             });
@@ -252,7 +254,8 @@ impl Router {
 
     /// Leaves what is owned to the other routers and serves until they have taken over: nobody waits for a session to end.
     async fn hand_over_partitions(&self) {
-        if !self.peers.has_others(|partition| self.state().partitions.contains_key(partition)) {
+        let ours: BTreeSet<PartitionId> = self.state().partitions.keys().copied().collect();
+        if !self.peers.has_others(|partition| ours.contains(partition)) {
             return;
         }
         self.context.log.leave();

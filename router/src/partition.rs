@@ -23,7 +23,6 @@ use tidegate_link::{DeliverSender, Settled};
 use tidegate_tenure::{Nonce, Owner, StreamId, ToRouter};
 use tidegate_vocab::{Event, Offset, PartitionId};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 
 use crate::context::Context;
 use send::Stream;
@@ -54,7 +53,7 @@ pub(crate) struct PartitionHandle {
     pub(crate) mailbox: mpsc::Sender<Command>,
     pub(crate) status: Arc<Status>,
     order: watch::Sender<Order>,
-    task: Option<JoinHandle<()>>,
+    ended: watch::Receiver<bool>,
 }
 
 /// What the partition's task is to do; it only ever rises.
@@ -90,48 +89,43 @@ impl PartitionHandle {
         };
         let watched = Arc::clone(&status);
         let run = tokio::spawn(task.run());
-        let task = tokio::spawn(async move {
+        let (ending, ended) = watch::channel(false);
+        tokio::spawn(async move {
             if let Err(error) = run.await {
                 tracing::error!(partition = %id, %error, "partition task ended unexpectedly");
                 watched.set_phase(Phase::Dead);
             }
+            ending.send_replace(true);
         });
-        Self { mailbox, status, order, task: Some(task) }
+        Self { mailbox, status, order, ended }
     }
 
     /// Voids the assignment at once and says so to the nodes; the future completes when the task has ended.
-    pub(crate) fn revoke(&mut self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn revoke(&self) -> impl Future<Output = ()> + use<> {
         self.order.send_replace(Order::Revoke);
-        let task = self.task.take();
-        async move {
-            if let Some(task) = task {
-                // invariant: the watcher does not panic, and says itself when the task did
-                let _ = task.await;
-            }
-        }
+        self.ended()
     }
-}
 
-impl PartitionHandle {
     /// Lets the task end when the next owner has taken over; completes when it has ended. None when it was told before.
-    pub(crate) fn release(&mut self) -> Option<impl Future<Output = ()> + use<>> {
-        self.order.send_if_modified(|order| {
+    pub(crate) fn release(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let is_news = self.order.send_if_modified(|order| {
             let is_news = *order == Order::Own;
-            if is_news {
-                *order = Order::Release;
-            }
+            *order = Order::Release.max(*order);
             is_news
         });
-        let task = self.task.take()?;
-        Some(async move {
-            // invariant: the watcher does not panic, and says itself when the task did
-            let _ = task.await;
-        })
+        is_news.then(|| self.ended())
     }
 
     /// It is on its way to another router.
     pub(crate) fn is_released(&self) -> bool {
         *self.order.borrow() > Order::Own
+    }
+
+    /// Whoever waits, and however many: a released partition may be revoked too, and its successor must wait for its end.
+    fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        // invariant: the watcher says so before it goes; without a runtime there is nobody to wait
+        async move { drop(ended.wait_for(|ended| *ended).await) }
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_link::{RouterLink, Routers};
 use tidegate_tenure::ToNode;
 use tidegate_vocab::{Incarnation, PartitionId, Term};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Frames taken from a stream at once.
 const FRAMES_AT_ONCE: usize = 256;
@@ -62,8 +62,11 @@ impl Peers {
     /// Stays attached to all routers that discovery names, this one among them or not: its own `Owned` is ignored.
     pub(crate) async fn run(self: Arc<Self>, mut routers: Routers, incarnation: Incarnation) {
         self.owners().is_cluster = true;
-        let mut attached: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+        // Ended with this future.
+        let mut tasks = JoinSet::new();
+        let mut attached: BTreeMap<String, AbortHandle> = BTreeMap::new();
         loop {
+            while tasks.try_join_next().is_some() {}
             let named = routers.borrow_and_update().clone();
             attached.retain(|address, task| {
                 let stays = named.contains_key(address);
@@ -76,7 +79,7 @@ impl Peers {
             for (address, link) in &named {
                 self.owners().links.insert(address.clone(), Arc::clone(link));
                 attached.entry(address.clone()).or_insert_with(|| {
-                    tokio::spawn(Arc::clone(&self).stay_attached(
+                    tasks.spawn(Arc::clone(&self).stay_attached(
                         address.clone(),
                         Arc::clone(link),
                         incarnation,

@@ -35,15 +35,16 @@ pub(super) fn offset_of(key: &[u8]) -> Result<u64, Malformed> {
     Ok(u64::from_be_bytes(tail))
 }
 
-/// The caller has checked that the key has at most 65,535 bytes, and that all is far below 4 GiB.
+/// The caller has checked that the key has at most 65,535 bytes, that there are at most 255 headers, and that all is far
+/// below 4 GiB.
 pub(super) fn record_value(time_ms: u64, record: &NewRecord) -> Vec<u8> {
-    debug_assert!(record.key.len() <= usize::from(u16::MAX));
+    debug_assert!(record.key.len() <= usize::from(u16::MAX) && record.headers.len() <= 255);
     let mut bytes = Vec::with_capacity(VALUE_HEAD_BYTES + record.bytes() + 8 * record.headers.len());
     bytes.extend_from_slice(&time_ms.to_be_bytes());
     bytes.extend_from_slice(&(record.key.len() as u16).to_be_bytes());
-    bytes.push(record.headers.len().min(255) as u8);
+    bytes.push(record.headers.len() as u8);
     bytes.extend_from_slice(&record.key);
-    for (name, value) in record.headers.iter().take(255) {
+    for (name, value) in &record.headers {
         for part in [name.as_bytes(), value] {
             bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
             bytes.extend_from_slice(part);

@@ -10,7 +10,7 @@ use tidegate_eventlog::LogRecord;
 use tidegate_tenure::Verdict;
 use tidegate_vocab::{Channel, Offset, PartitionId, limits};
 
-use super::replay::{Replay, ReplayError};
+use super::replay::{Replay, ReplayError, nothing_before};
 use crate::context::Context;
 use crate::record::{self, Reading};
 
@@ -58,7 +58,10 @@ impl Backfill {
         while next < floor {
             let most = usize::try_from(floor.0 - next.0).unwrap_or(usize::MAX).min(limits::READ_ROWS_LIMIT);
             let records = context.log.read(id, next, most, limits::READ_BYTES_LIMIT).await?;
-            let Some(last) = records.last() else { return Err(ReplayError::Ended) };
+            let Some(last) = records.last() else {
+                nothing_before(context, id, floor).await?;
+                break;
+            };
             next = last.offset.next();
             for record in records.into_iter().filter(|record| record.offset < floor) {
                 if !self.skipped.contains(&record.offset)

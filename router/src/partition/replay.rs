@@ -8,9 +8,10 @@ use tidegate_vocab::{Offset, PartitionId, limits};
 use crate::context::Context;
 use crate::record::{self, Reading};
 
-/// Rows and bytes of one read of a lead-in, of which only keys are kept: a new owner has nothing else to do yet.
-const LEAD_IN_ROWS: usize = 8_192;
-const LEAD_IN_BYTES: usize = 4 * 1024 * 1024;
+/// Rows and bytes of one read of a lead-in, of which only keys are kept: a new owner has nothing else to do yet. No log
+/// gives more rows at once.
+const LEAD_IN_ROWS: usize = 4 * limits::READ_ROWS_LIMIT;
+const LEAD_IN_BYTES: usize = 4 * limits::READ_BYTES_LIMIT;
 
 /// A place in the log with the window of keys before it.
 pub(super) struct Replay {
@@ -120,8 +121,22 @@ impl Replay {
             readings.push((record.offset, record::read(&mut self.window, &counts, self.id, record)));
             self.next = record.offset.next();
         }
-        if records.is_empty() { Err(ReplayError::Ended) } else { Ok(readings) }
+        if records.is_empty() {
+            nothing_before(context, self.id, upto).await?;
+            self.next = upto;
+        }
+        Ok(readings)
     }
+}
+
+/// After a read that found nothing: the rest up to `upto` is there and holds no records, as the marks of foreign
+/// transactions do not, or the log ends before it.
+pub(super) async fn nothing_before(
+    context: &Context,
+    id: PartitionId,
+    upto: Offset,
+) -> Result<(), ReplayError> {
+    if context.log.high_watermark(id).await? >= upto { Ok(()) } else { Err(ReplayError::Ended) }
 }
 
 /// Where the window of a record at `at` begins, in offsets and in record time.
@@ -140,8 +155,13 @@ async fn lead_in_from(
     }
     // Whatever is judged from `at` on is at least as young as the record before it.
     let before = log.read(id, Offset(at.0 - 1), 1, 1).await?;
-    let Some(before) = before.first() else { return Err(ReplayError::Ended) };
-    let by_time = log.offset_at(id, before.time_ms.saturating_sub(limits::IDEMPOTENCY_WINDOW_MS)).await?;
+    // Where nothing can be read the time is not known: more of the window than need be does no harm.
+    let by_time = match before.first() {
+        Some(before) => {
+            log.offset_at(id, before.time_ms.saturating_sub(limits::IDEMPOTENCY_WINDOW_MS)).await?
+        }
+        None => start,
+    };
     let by_offset = Offset(at.0.saturating_sub(limits::IDEMPOTENCY_WINDOW_OFFSETS));
     Ok(by_time.max(by_offset).max(start).min(at))
 }

@@ -2,6 +2,7 @@
 
 mod backward;
 mod consume;
+mod ownership;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,9 @@ use super::rows::StoredRows;
 use super::send::{Replays, Turn};
 use super::verdicts::Known;
 use super::{Command, End, Order, PartitionTask, Phase, new_nonce, ordered};
-use crate::record;
 use backward::Backward;
 use consume::Batch;
+use ownership::RETAKE_FIRST_MS;
 
 const MARK_INTERVAL: Duration = Duration::from_millis(250);
 /// A Mark goes out every so many intervals even if nothing moved.
@@ -30,12 +31,6 @@ const LOG_START_MARKS: u64 = 40;
 /// Commands taken in one step, before anything is sent.
 const COMMANDS_A_STEP: usize = 64;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// An unanswered takeover is repeated after this.
-const TAKEOVER_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the next owner may take to take over before a released partition ends all the same.
-const RELEASE_MS: u64 = 5_000;
-const RETAKE_FIRST_MS: u64 = 500;
-const RETAKE_MOST_MS: u64 = 4_000;
 
 struct Serving<'t> {
     task: &'t mut PartitionTask,
@@ -154,12 +149,6 @@ impl Serving<'_> {
         }
     }
 
-    /// Serves on until the next owner's takeover, unless there is nothing to serve.
-    fn release(&mut self) -> Result<(), End> {
-        self.release_by_ms = Some(self.task.context.clock.now_ms() + RELEASE_MS);
-        if self.owner.term().is_some() { Ok(()) } else { Err(End::Revoked) }
-    }
-
     /// A write that is under way goes on in its pool whatever happens here: the store is left alone once it is done.
     async fn finish_writes(&mut self) {
         while self.applying || self.forgetting || self.backward.filling {
@@ -207,20 +196,6 @@ impl Serving<'_> {
             }
         }
         self.drain();
-    }
-
-    fn tenure_changed(&mut self) {
-        let term = self.owner.term();
-        let phase = if term.is_some() { Phase::Serving } else { Phase::Waiting };
-        self.task.status.set_phase(phase);
-        if term != self.term {
-            self.term = term;
-            if let Some(term) = term {
-                self.task.context.metrics.takeovers.inc();
-                self.retake_ms = RETAKE_FIRST_MS;
-                tracing::info!(partition = %self.task.id, term = term.0, h = %self.owner.h(), "tenure begins");
-            }
-        }
     }
 
     fn job_done(&mut self, done: Done) -> Result<(), End> {
@@ -376,30 +351,6 @@ impl Serving<'_> {
                 OwnerOut::ReadLog { stream, from } => self.read_log(stream, from),
             }
         }
-    }
-
-    /// The record is recognised by its nonce when it is consumed, so what the append says matters to operators only.
-    fn append_takeover(&mut self, nonce: Nonce) {
-        self.nonce = Some(nonce);
-        let (context, id) = (Arc::clone(&self.task.context), self.task.id);
-        let value = record::encode_takeover(context.config.incarnation, nonce, &context.config.address);
-        let append = context.log.append(id, bytes::Bytes::new(), value);
-        self.jobs.push(Box::pin(async move {
-            if let Err(error) = append.await {
-                tracing::warn!(partition = %id, %error, "takeover could not be appended; trying again");
-                context.metrics.log_errors.inc();
-            }
-            Done::Nothing
-        }));
-        self.jobs.push(jobs::after(TAKEOVER_PATIENCE, Done::TakeoverOverdue(nonce)));
-    }
-
-    fn taken_over(&mut self) {
-        let jitter_ms = rand::random_range(0..RETAKE_FIRST_MS);
-        tracing::warn!(partition = %self.task.id, pause_ms = self.retake_ms, "another router took the partition over");
-        self.nonce = None;
-        self.jobs.push(jobs::after(Duration::from_millis(self.retake_ms + jitter_ms), Done::Retake));
-        self.retake_ms = (self.retake_ms * 2).min(RETAKE_MOST_MS);
     }
 
     fn read_log(&mut self, stream: StreamId, from: Offset) {

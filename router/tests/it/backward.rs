@@ -1,8 +1,12 @@
 //! A router whose history is gone begins at the log's tail and loads the rest backwards.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use tidegate_tenure::{LostReason, Outcome, WantFrom};
 use tidegate_vocab::{Offset, Position};
 
+use crate::faulty_log::Faults;
 use crate::harness::{TestNode, TestRouter, event, eventually};
 
 /// More than one chunk and one window's worth of keys, repeats among them: every cursor gets what it got before.
@@ -56,5 +60,28 @@ async fn nothing_is_loaded_that_retention_excludes() {
     let node = TestNode::attach(&router).await;
     let outcome = node.follow("a", WantFrom::Next { epoch: first.epoch, offset: first.offset }).await;
     assert_eq!(outcome, Outcome::Lost(LostReason::Expired));
+    router.close().await;
+}
+
+/// The log ends in offsets that hold no record, as the marks of foreign transactions: a new owner begins all the same, and
+/// loads what lies below them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_in_nothing_readable_is_served() {
+    let directory = tempfile::tempdir().expect("directory");
+    let router = TestRouter::open(directory.path()).await;
+    let first: Position = router.publish("a", "0").await.parse().expect("a position");
+    for n in 1..5 {
+        router.publish("a", &n.to_string()).await;
+    }
+    let mark: Position = router.publish("a", "\"mark\"").await.parse().expect("a position");
+    router.close_and_forget_history().await;
+    let faults = Arc::new(Faults::default());
+    faults.mark_before.store(mark.offset.next().0, Ordering::SeqCst);
+    let configure = |config: &mut tidegate_router::RouterConfig| config.tail_ms = 0;
+    let (router, _) = TestRouter::open_faulty_from_the_start(directory.path(), configure, faults).await;
+    let node = TestNode::attach(&router).await;
+    let from = WantFrom::Next { epoch: first.epoch, offset: Offset(0) };
+    assert_eq!(node.follow("a", from).await, Outcome::Recovered);
+    node.hears("a", &["0", "1", "2", "3", "4"]).await;
     router.close().await;
 }

@@ -24,6 +24,10 @@ pub(crate) struct Faults {
     pub(crate) unhealthy: AtomicBool,
     /// Of every partition: what lies below is gone, as if retention had taken it.
     pub(crate) start: AtomicU64,
+    /// Of every partition: the offset before this holds no record, as the mark of a foreign transaction. 0 for none.
+    pub(crate) mark_before: AtomicU64,
+    /// Tells the router what it owns, besides what the log says.
+    pub(crate) assign: Mutex<Option<tokio::sync::mpsc::Sender<Assignment>>>,
 }
 
 pub(crate) struct FaultyLog {
@@ -85,7 +89,13 @@ impl EventLog for FaultyLog {
         if from < start {
             return Box::pin(async move { Err(ReadError::BelowStart { start }) });
         }
-        self.log.read(partition, from, max_rows, max_bytes)
+        let mark = self.faults.mark_before.load(Ordering::SeqCst);
+        let reading = self.log.read(partition, from, max_rows, max_bytes);
+        Box::pin(async move {
+            let mut rows = reading.await?;
+            rows.retain(|row| row.offset.next().0 != mark);
+            Ok(rows)
+        })
     }
 
     fn consume(&self, partition: PartitionId, from: Offset) -> Box<dyn RecordStream> {
@@ -93,7 +103,17 @@ impl EventLog for FaultyLog {
     }
 
     fn assignments(&self) -> tokio::sync::mpsc::Receiver<Assignment> {
-        self.log.assignments()
+        let mut inner = self.log.assignments();
+        let (sender, receiver) = tokio::sync::mpsc::channel(256);
+        *self.faults.assign.lock().expect("lock") = Some(sender.clone());
+        tokio::spawn(async move {
+            while let Some(assignment) = inner.recv().await {
+                if sender.send(assignment).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
     }
 
     fn health(&self) -> Result<(), AppendError> {

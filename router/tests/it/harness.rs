@@ -65,7 +65,15 @@ impl TestRouter {
         directory: &Path,
         configure: impl FnOnce(&mut RouterConfig),
     ) -> (Self, Arc<Faults>) {
-        let faults = Arc::<Faults>::default();
+        Self::open_faulty_from_the_start(directory, configure, Arc::default()).await
+    }
+
+    /// With faults that are there before the router is.
+    pub(crate) async fn open_faulty_from_the_start(
+        directory: &Path,
+        configure: impl FnOnce(&mut RouterConfig),
+        faults: Arc<Faults>,
+    ) -> (Self, Arc<Faults>) {
         let of_log = Arc::clone(&faults);
         let wrap = |log| Arc::new(FaultyLog { log, faults: of_log }) as _;
         (Self::open_on(directory, configure, wrap).await, faults)

@@ -7,6 +7,7 @@ mod faults;
 mod faulty_log;
 mod harness;
 mod http;
+mod moves;
 mod publish;
 mod remote;
 mod upstream;
