@@ -62,6 +62,9 @@ pub struct Appended {
     pub offset: Offset,
     /// The log's time of it, milliseconds since the Unix epoch.
     pub time_ms: u64,
+    /// The log may have the record more than once, and another of them may come first: an attempt whose answer was lost
+    /// may have been written.
+    pub may_repeat: bool,
 }
 
 /// Why an append did not answer with a place.

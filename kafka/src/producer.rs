@@ -110,7 +110,12 @@ impl Producer {
             return Err(AppendError::Busy);
         }
         let (answer, answered) = oneshot::channel();
-        let pending = Box::new(Pending { answer: Some(answer), in_flight: Arc::clone(in_flight), bytes });
+        let pending = Box::new(Pending {
+            answer: Some(answer),
+            in_flight: Arc::clone(in_flight),
+            bytes,
+            since: Instant::now(),
+        });
         let native = BaseRecord::with_opaque_to(self.shared.name(partition.topic), pending)
             .partition(i32::try_from(partition.number).unwrap_or(i32::MAX))
             .key(&record.key[..])

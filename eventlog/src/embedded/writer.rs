@@ -105,7 +105,7 @@ impl Writer {
             let time_ms = tail.time_ms.max(now_ms);
             let key = codec::record_key(shared.partitions[*index].id, tail.next);
             batch.insert(&shared.records, key, codec::record_value(time_ms, record));
-            places.push(Appended { offset: Offset(tail.next), time_ms });
+            places.push(Appended { offset: Offset(tail.next), time_ms, may_repeat: false });
             *tail = Tail { next: tail.next + 1, time_ms };
         }
         shared.mark_commit(true);

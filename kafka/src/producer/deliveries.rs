@@ -1,6 +1,7 @@
 //! What a delivery report means.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
@@ -17,11 +18,16 @@ use crate::native;
 use crate::observer::Observer;
 use crate::shared::Shared;
 
+/// An append that took less was written in one attempt: librdkafka waits for 20 ms, more or less a fifth, before it
+/// repeats one.
+const ONE_ATTEMPT: Duration = Duration::from_millis(10);
+
 /// A record in librdkafka's hands. It leaves its partition's count however it ends.
 pub(crate) struct Pending {
     pub(super) answer: Option<oneshot::Sender<Result<Appended, AppendError>>>,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) bytes: usize,
+    pub(super) since: Instant,
 }
 
 impl Drop for Pending {
@@ -60,7 +66,7 @@ impl ProducerContext for Deliveries {
         let answer = match result {
             Ok(message) => {
                 self.0.shared().set_unreachable(false);
-                placed(message.offset(), message.timestamp())
+                placed(message.offset(), message.timestamp(), pending.since.elapsed())
             }
             Err((error, message)) => Err(failure(error, native::is_surely_not_written(message))),
         };
@@ -71,10 +77,14 @@ impl ProducerContext for Deliveries {
     }
 }
 
-fn placed(offset: i64, time: Timestamp) -> Result<Appended, AppendError> {
+/// An idempotent producer repeats an attempt under the same sequence number, which the broker knows. But when another
+/// record times out meanwhile, on whatever partition, librdkafka begins a new epoch with new numbers, and repeats under
+/// these what it has no answer to: then the log has the record twice.
+fn placed(offset: i64, time: Timestamp, took: Duration) -> Result<Appended, AppendError> {
+    let may_repeat = took >= ONE_ATTEMPT;
     let time_ms = time.to_millis().and_then(|ms| u64::try_from(ms).ok());
     match (u64::try_from(offset), time_ms) {
-        (Ok(offset), Some(time_ms)) => Ok(Appended { offset: Offset(offset), time_ms }),
+        (Ok(offset), Some(time_ms)) => Ok(Appended { offset: Offset(offset), time_ms, may_repeat }),
         // The broker knew it already from an attempt whose answer was lost, and does not say where it is.
         _ => Err(AppendError::Indeterminate { reason: "written, but the broker does not say where".into() }),
     }
@@ -109,8 +119,18 @@ mod tests {
 
     #[test]
     fn a_success_without_a_place_is_not_a_success() {
-        assert_eq!(placed(7, Timestamp::LogAppendTime(9)), Ok(Appended { offset: Offset(7), time_ms: 9 }));
-        assert!(placed(-1, Timestamp::LogAppendTime(9)).is_err());
-        assert!(placed(7, Timestamp::NotAvailable).is_err());
+        let soon = Duration::from_millis(1);
+        let place = Appended { offset: Offset(7), time_ms: 9, may_repeat: false };
+        assert_eq!(placed(7, Timestamp::LogAppendTime(9), soon), Ok(place));
+        assert!(placed(-1, Timestamp::LogAppendTime(9), soon).is_err());
+        assert!(placed(7, Timestamp::NotAvailable, soon).is_err());
+    }
+
+    #[test]
+    fn what_may_have_been_repeated_says_so() {
+        let took = |ms| {
+            placed(7, Timestamp::LogAppendTime(9), Duration::from_millis(ms)).map(|place| place.may_repeat)
+        };
+        assert_eq!([1, 9, 10, 16, 5_000].map(took), [Ok(false), Ok(false), Ok(true), Ok(true), Ok(true)]);
     }
 }

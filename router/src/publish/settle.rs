@@ -20,6 +20,8 @@ use crate::partition::{Command, PartitionHandle, Phase};
 const LOG_RETRY_MS: u64 = 1_000;
 /// How long to wait before a retry when a queue is full, in milliseconds.
 const QUEUE_RETRY_MS: u64 = 100;
+/// How long an event that is in the log, perhaps twice, waits to hear where it is first.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for another owner before asking again.
 const VERDICT_AGAIN: Duration = Duration::from_millis(200);
 
@@ -140,13 +142,14 @@ impl Router {
         let begun_at = Instant::now();
         let appended = append.await;
         self.context.metrics.append_seconds.observe(begun_at.elapsed().as_secs_f64());
-        let offset = appended.map_err(|error| append_problem(&error, key))?.offset;
+        let Appended { offset, may_repeat, .. } = appended.map_err(|error| append_problem(&error, key))?;
         // The epoch is asked for after the append: a log that was changed in between has another one.
         let pos = |offset: Offset| {
             Position::new(self.context.log.epoch(partition.topic), partition, offset).to_string()
         };
         if !own_key {
-            return Ok(Accepted::Durable { pos: pos(offset), duplicate: false });
+            let first = if may_repeat { self.first_place(partition, offset).await } else { offset };
+            return Ok(Accepted::Durable { pos: pos(first), duplicate: false });
         }
         match self.verdict(partition, offset).await {
             Some(Settled::Fresh) => Ok(Accepted::Durable { pos: pos(offset), duplicate: false }),
@@ -163,6 +166,15 @@ impl Router {
                 Err(Problem::new(ErrorKind::Internal, "the record could not be read back"))
             }
             None => Err(indeterminate(key)),
+        }
+    }
+
+    /// Where a record is first, if the log has it more than once. It is acked either way: without an owner that tells
+    /// in time, its last place is as good as is known.
+    async fn first_place(&self, partition: PartitionId, offset: Offset) -> Offset {
+        match tokio::time::timeout(PLACE_TIMEOUT, self.verdict(partition, offset)).await {
+            Ok(Some(Settled::DuplicateOf(first))) => first,
+            _ => offset,
         }
     }
 

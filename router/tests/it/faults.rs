@@ -111,6 +111,24 @@ async fn after_a_foreign_takeover_the_partition_is_taken_back() {
     router.close().await;
 }
 
+/// A repeated attempt is one event: where the publisher is told that it is, there it is delivered, and only there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_log_has_twice_is_one_event() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (router, faults) = TestRouter::open_faulty(directory.path()).await;
+    let node = TestNode::attach(&router).await;
+    node.follow("a", WantFrom::Now).await;
+    let before: Position = router.publish("a", "1").await.parse().expect("a position");
+    *faults.append.lock().expect("lock") = Some(AppendFault::Repeats);
+    let repeated: Position = router.publish("a", "2").await.parse().expect("a position");
+    *faults.append.lock().expect("lock") = None;
+    assert_eq!(repeated.offset, before.offset.next(), "the first of the two");
+    let after: Position = router.publish("a", "3").await.parse().expect("a position");
+    assert_eq!(after.offset.0, repeated.offset.0 + 2, "there are two");
+    node.hears("a", &["1", "2", "3"]).await;
+    router.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_failing_log_means_to_a_publisher() {
     let directory = tempfile::tempdir().expect("directory");

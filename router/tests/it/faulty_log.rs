@@ -13,6 +13,8 @@ use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic};
 pub(crate) enum AppendFault {
     Fails(AppendError),
     NeverAnswers,
+    /// Appends it twice and answers where it is last, as a producer that repeats an attempt which had been written.
+    Repeats,
 }
 
 #[derive(Default)]
@@ -59,6 +61,14 @@ impl EventLog for FaultyLog {
             Some(AppendFault::NeverAnswers) => {
                 drop(self.log.append_record(partition, record));
                 Box::pin(std::future::pending())
+            }
+            Some(AppendFault::Repeats) => {
+                let first = self.log.append_record(partition, record.clone());
+                let last = self.log.append_record(partition, record);
+                Box::pin(async move {
+                    first.await?;
+                    Ok(Appended { may_repeat: true, ..last.await? })
+                })
             }
         }
     }
