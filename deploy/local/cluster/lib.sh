@@ -37,7 +37,10 @@ start_process() {
     mapfile -t command <"$1/command"
     rm -f "$1/ports.json"
     setsid "${command[@]}" </dev/null >>"$1/log" 2>&1 &
-    echo $! >"$1/pid"
+    local pid=$! until=$((SECONDS + 10))
+    echo "$pid" >"$1/pid"
+    # Until it is that command it is still this shell, and process_of does not know it.
+    while ! process_of "$1" >/dev/null && kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$until" ]; do sleep 0.01; done
 }
 
 # The status that HOST:PORT $1 answers GET $2 with; nothing if it does not answer within 2 s.
