@@ -34,7 +34,7 @@ pub enum EpochSource {
 pub struct KafkaOptions {
     /// `host:port` of some brokers, separated by commas.
     pub bootstrap: String,
-    /// What the topics' names start with: `tidegate.` gives `tidegate.events`, `tidegate.inbox`, `tidegate.upstream`.
+    /// What the topics' names start with: `tidegate.` gives `tidegate.events`, `tidegate.inbox`, and so on.
     pub topic_prefix: String,
     /// What the names of the consumer groups begin with in which routers share the partitions: `<group>-events` and
     /// `<group>-inbox`. A third one, `<group>-readers`, is named by the consumers that join none; nothing is ever

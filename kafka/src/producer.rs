@@ -63,7 +63,7 @@ impl InFlight {
 
 pub(crate) struct Producer {
     shared: Arc<Shared>,
-    in_flight: [Vec<Arc<InFlight>>; 3],
+    in_flight: [Vec<Arc<InFlight>>; Topic::COUNT],
     /// None once closed.
     current: RwLock<Option<Generation>>,
     /// When the current one was made.

@@ -24,12 +24,12 @@ pub(crate) fn unreadable(reason: impl Into<String>) -> ReadError {
 pub(crate) struct Shared {
     pub(crate) options: KafkaOptions,
     /// Kafka's names of the topics, by number.
-    pub(crate) names: [String; 3],
-    epochs: [AtomicU64; 3],
+    pub(crate) names: [String; Topic::COUNT],
+    epochs: [AtomicU64; Topic::COUNT],
     /// What is wrong with a topic, by number: appends to it are refused for that reason.
-    problems: [Mutex<Option<String>>; 3],
+    problems: [Mutex<Option<String>>; Topic::COUNT],
     /// By topic and partition: no broker leads it at the moment.
-    leaderless: [Vec<AtomicBool>; 3],
+    leaderless: [Vec<AtomicBool>; Topic::COUNT],
     unreachable: AtomicBool,
     /// A client has lost all its brokers; the watcher finds out whether they are gone.
     suspected: AtomicBool,

@@ -29,8 +29,8 @@ pub struct TopicSpec {
     pub replication: u32,
     /// Copies that a record must have before it is acknowledged.
     pub min_isr: u32,
-    /// How long records are kept at least, milliseconds, by topic: events, inbox, upstream.
-    pub retention_ms: [u64; 3],
+    /// How long records are kept at least, milliseconds, by topic: events, inbox, upstream, control, dead.
+    pub retention_ms: [u64; Topic::COUNT],
     /// Bytes of the largest record.
     pub message_bytes_limit: u32,
 }
@@ -41,7 +41,7 @@ impl Default for TopicSpec {
         Self {
             replication: 3,
             min_isr: 2,
-            retention_ms: [DAY_MS, 7 * DAY_MS, DAY_MS],
+            retention_ms: [DAY_MS, 7 * DAY_MS, DAY_MS, 30 * DAY_MS, 7 * DAY_MS],
             message_bytes_limit: 1_048_588,
         }
     }
@@ -166,12 +166,12 @@ impl Admin {
     }
 
     /// None for a topic that there is not.
-    async fn describe(&self) -> Result<[Option<Described>; 3], TopicsError> {
+    async fn describe(&self) -> Result<[Option<Described>; Topic::COUNT], TopicsError> {
         let (client, shared) = (Arc::clone(&self.client), Arc::clone(&self.shared));
         let asking = move || native::describe_topics(client.inner(), &shared.names, ADMIN_TIMEOUT);
         let answers = tokio::task::spawn_blocking(asking).await;
         let answers = answers.map_err(|error| self.unreachable(error.to_string()))?;
-        let mut described = [None, None, None];
+        let mut described = [const { None }; Topic::COUNT];
         for (slot, answer) in described.iter_mut().zip(answers) {
             *slot = match answer {
                 Ok(described) => Some(described),

@@ -6,7 +6,7 @@ use tidegate_vocab::{PartitionCounts, PartitionId, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A lock for each partition that is handed on in the order in which it was asked for.
-pub(crate) struct Turns([Vec<Arc<Semaphore>>; 3]);
+pub(crate) struct Turns([Vec<Arc<Semaphore>>; Topic::COUNT]);
 
 impl Turns {
     pub(crate) fn new(counts: PartitionCounts) -> Self {

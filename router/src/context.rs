@@ -7,6 +7,7 @@ use tidegate_history::HistoryStore;
 
 use crate::clock::Clock;
 use crate::config::RouterConfig;
+use crate::dead_letters::DeadLetters;
 use crate::metrics::Metrics;
 
 /// See the module.
@@ -16,4 +17,5 @@ pub(crate) struct Context {
     pub(crate) store: Arc<HistoryStore>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
+    pub(crate) dead_letters: DeadLetters,
 }

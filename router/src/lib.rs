@@ -9,6 +9,7 @@ pub mod api;
 mod clock;
 mod config;
 mod context;
+mod dead_letters;
 mod metrics;
 mod partition;
 mod peers;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 use clock::Clock;
 pub use config::RouterConfig;
 use context::Context;
+use dead_letters::DeadLetters;
 pub use metrics::Api;
 use metrics::Metrics;
 use partition::{PartitionHandle, Phase};
@@ -84,7 +86,9 @@ impl Router {
     ) -> prometheus::Result<Arc<Self>> {
         let metrics = Metrics::register(registry)?;
         let assignments = log.assignments();
-        let context = Arc::new(Context { config, log, store, metrics, clock: Clock::default() });
+        let dead_letters = DeadLetters::new(Arc::clone(&log), metrics.dead_letters_unkept.clone());
+        let clock = Clock::default();
+        let context = Arc::new(Context { config, log, store, metrics, clock, dead_letters });
         let router = Arc::new_cyclic(|this| Self {
             context,
             state: Mutex::default(),

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub(crate) idempotent_conflicts: IntCounter,
     pub(crate) upstream_messages: IntCounterVec,
     dead_letters: IntCounterVec,
+    pub(crate) dead_letters_unkept: IntCounter,
     pub(crate) partitions_assigned: IntGauge,
     pub(crate) partitions_serving: IntGauge,
     pub(crate) partition_stall_max_seconds: Gauge,
@@ -102,6 +103,10 @@ impl Metrics {
                 "tidegate_router_dead_letters_total",
                 "Records that could not be read",
                 &["reason"],
+            )?,
+            dead_letters_unkept: on.counter(
+                "tidegate_router_dead_letters_unkept_total",
+                "Records that could not be read, and not be copied to the topic of dead letters either",
             )?,
             partitions_assigned: on
                 .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,

@@ -15,11 +15,20 @@ pub enum Topic {
     Inbox = 1,
     /// What clients say to backends.
     Upstream = 2,
+    /// What every node has to know at once, as revocations: one partition, read by every router.
+    Control = 3,
+    /// Records that nobody could read, as they were: one partition.
+    Dead = 4,
 }
 
 impl Topic {
     /// All topics, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Events, Self::Inbox, Self::Upstream];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Events, Self::Inbox, Self::Upstream, Self::Control, Self::Dead];
+    /// How many there are.
+    pub const COUNT: usize = 5;
+    /// The topics that have one partition, whatever is configured: control records have one order, dead letters are few.
+    pub const SINGLE: [Self; 2] = [Self::Control, Self::Dead];
     /// The topics that clients follow, so the ones with tenures, history and cursors.
     pub const FOLLOWED: [Self; 2] = [Self::Events, Self::Inbox];
 
@@ -42,6 +51,8 @@ impl Topic {
             Self::Events => "events",
             Self::Inbox => "inbox",
             Self::Upstream => "upstream",
+            Self::Control => "control",
+            Self::Dead => "dead",
         }
     }
 }
@@ -69,17 +80,17 @@ impl fmt::Debug for PartitionId {
 
 /// How many partitions each topic has: configuration, never asked of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartitionCounts([u32; 3]);
+pub struct PartitionCounts([u32; Topic::COUNT]);
 
 impl PartitionCounts {
-    /// The same count for every topic.
+    /// The same count for every topic but those that have one partition.
     ///
     /// # Panics
     /// When `count` is zero: configuration validation refuses that before (invariant: at least one partition).
     #[must_use]
     pub fn same(count: u32) -> Self {
         assert!(count > 0, "invariant: configuration refuses zero partitions");
-        Self([count; 3])
+        Self(Topic::ALL.map(|topic| if Topic::SINGLE.contains(&topic) { 1 } else { count }))
     }
 
     /// How many partitions `topic` has.
@@ -170,6 +181,7 @@ mod tests {
         for topic in Topic::ALL {
             assert_eq!(Topic::from_number(topic as u8), Some(topic));
         }
-        assert_eq!(Topic::from_number(3), None);
+        assert_eq!(Topic::from_number(5), None);
+        assert_eq!(Topic::ALL.map(|topic| PartitionCounts::same(8).of(topic)), [8, 8, 8, 1, 1]);
     }
 }

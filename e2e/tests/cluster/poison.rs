@@ -127,6 +127,12 @@ async fn poison_records_are_told_and_passed() {
     let ((), ()) =
         tokio::join!(misplaced, all_hear(&mut clients, [4, 5, 6], |channel| channel != far.channel));
     assert_eq!(dead_letters(&cluster, "malformed").await, 2.0, "each once");
+    let kept = admin::read(&cluster, &cluster.topic("dead"), 4).await;
+    let values: Vec<&[u8]> = kept.iter().map(|(_, value)| &value[..]).collect();
+    assert_eq!(values, [b"\xff\xff not a record", &b""[..], EVENT, EVENT], "as they were");
+    for (position, _) in &kept {
+        assert!(position.starts_with("events.") && position.contains(&format!(".{here}.")), "{position}");
+    }
     for router in &cluster.routers {
         assert!(!router.stderr().contains("panicked"));
         assert!(router.is_ready().await, "the partitions go on");

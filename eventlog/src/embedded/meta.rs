@@ -41,7 +41,15 @@ pub(super) fn open(
             if found != FORMAT {
                 return Err(OpenError::Format { found, known: FORMAT });
             }
-            Topic::ALL.into_iter().map(|topic| read(meta, counts, topic)).collect()
+            let topics: Result<Vec<_>, _> =
+                Topic::ALL.into_iter().map(|topic| read(meta, counts, topic)).collect();
+            let (topics, mut batch) = (topics?, database.batch().durability(Some(PersistMode::SyncAll)));
+            let topics = Topic::ALL.into_iter().zip(topics);
+            let topics =
+                topics.map(|(topic, known)| known.unwrap_or_else(|| make(&mut batch, meta, counts, topic)));
+            let topics = topics.collect();
+            batch.commit()?;
+            Ok(topics)
         }
     }
 }
@@ -54,22 +62,25 @@ fn create(
 ) -> Result<Vec<TopicMeta>, OpenError> {
     let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(meta, FORMAT_KEY, FORMAT.to_be_bytes());
-    let mut topics = Vec::with_capacity(Topic::ALL.len());
-    for topic in Topic::ALL {
-        let id = uuid::Uuid::new_v4().into_bytes();
-        batch.insert(meta, topic_key(topic, "id"), id);
-        batch.insert(meta, topic_key(topic, "partitions"), counts.of(topic).to_be_bytes());
-        topics.push(TopicMeta { id });
-    }
+    let topics = Topic::ALL.map(|topic| make(&mut batch, meta, counts, topic));
     batch.commit()?;
-    Ok(topics)
+    Ok(topics.into())
 }
 
-fn read(meta: &Keyspace, counts: &PartitionCounts, topic: Topic) -> Result<TopicMeta, OpenError> {
-    let stored = meta
-        .get(topic_key(topic, "partitions"))?
-        .and_then(|stored| number(&stored))
-        .ok_or(OpenError::Damaged { what: "partition count" })?;
+fn make(batch: &mut OwnedWriteBatch, meta: &Keyspace, counts: &PartitionCounts, topic: Topic) -> TopicMeta {
+    let id = uuid::Uuid::new_v4().into_bytes();
+    batch.insert(meta, topic_key(topic, "id"), id);
+    batch.insert(meta, topic_key(topic, "partitions"), counts.of(topic).to_be_bytes());
+    TopicMeta { id }
+}
+
+/// None for a topic that a version before this one did not have.
+fn read(meta: &Keyspace, counts: &PartitionCounts, topic: Topic) -> Result<Option<TopicMeta>, OpenError> {
+    let Some(stored) = meta.get(topic_key(topic, "partitions"))? else {
+        let is_new = Topic::SINGLE.contains(&topic) && meta.get(topic_key(topic, "id"))?.is_none();
+        return if is_new { Ok(None) } else { Err(OpenError::Damaged { what: "partition count" }) };
+    };
+    let stored = number(&stored).ok_or(OpenError::Damaged { what: "partition count" })?;
     let configured = counts.of(topic);
     if stored != configured {
         return Err(OpenError::PartitionCount { topic: topic.as_str(), stored, configured });
@@ -78,7 +89,7 @@ fn read(meta: &Keyspace, counts: &PartitionCounts, topic: Topic) -> Result<Topic
         .get(topic_key(topic, "id"))?
         .and_then(|stored| stored.as_ref().try_into().ok())
         .ok_or(OpenError::Damaged { what: "topic id" })?;
-    Ok(TopicMeta { id })
+    Ok(Some(TopicMeta { id }))
 }
 
 /// What is stored about the partition; the default when nothing was yet.

@@ -17,13 +17,17 @@ pub struct RetentionMs {
     pub inbox: u64,
     /// Of [`Topic::Upstream`].
     pub upstream: u64,
+    /// Of [`Topic::Control`]: at least as long as a token lives.
+    pub control: u64,
+    /// Of [`Topic::Dead`].
+    pub dead: u64,
 }
 
 impl RetentionMs {
     /// The same for every topic.
     #[must_use]
     pub fn same(ms: u64) -> Self {
-        Self { events: ms, inbox: ms, upstream: ms }
+        Self { events: ms, inbox: ms, upstream: ms, control: ms, dead: ms }
     }
 
     /// How long `topic` keeps its records.
@@ -33,6 +37,8 @@ impl RetentionMs {
             Topic::Events => self.events,
             Topic::Inbox => self.inbox,
             Topic::Upstream => self.upstream,
+            Topic::Control => self.control,
+            Topic::Dead => self.dead,
         }
     }
 }

@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidegate_eventlog::{AppendError, EventLog as _};
+use tidegate_eventlog::{AppendError, EventLog as _, NewRecord};
 use tidegate_proto::log::v1 as proto;
 use tidegate_tenure::{LostReason, Outcome, WantFrom};
-use tidegate_vocab::{Channel, ErrorKind, Offset, PartitionCounts, PartitionId, Position};
+use tidegate_vocab::{Channel, ErrorKind, Offset, PartitionCounts, PartitionId, Position, Topic};
 
 use crate::faulty_log::AppendFault;
-use crate::harness::{TestNode, TestRouter, event, eventually};
+use crate::harness::{PATIENCE, TestNode, TestRouter, event, eventually};
 
 fn partition_of(channel: &str) -> PartitionId {
     PartitionCounts::same(2).partition_of(&Channel::parse(channel).expect("valid"))
@@ -41,6 +41,39 @@ async fn a_dead_letter_is_told_to_its_followers_and_the_partition_moves_on() {
     assert!(node.is_lost("a"));
     assert_eq!(router.metric("tidegate_router_dead_letters_total"), 1.0);
     assert!(router.router.ready().is_ok());
+    router.close().await;
+}
+
+/// As it was, keyed by where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_is_kept() {
+    let directory = tempfile::tempdir().expect("directory");
+    let router = TestRouter::open(directory.path()).await;
+    let dead = PartitionId { topic: Topic::Dead, number: 0 };
+    let record = NewRecord {
+        key: Bytes::from_static(b"a"),
+        value: Bytes::from_static(b"\xff\xff not a record"),
+        headers: vec![("h".into(), Bytes::from_static(b"1"))],
+    };
+    let at = router.log.append_record(partition_of("a"), record.clone()).await.expect("appended");
+    let mut kept = router.log.consume(dead, Offset(0));
+    let copies = tokio::time::timeout(PATIENCE, kept.next()).await.expect("in time").expect("readable");
+    let [copy] = copies.as_slice() else { panic!("{copies:?}") };
+    let epoch = router.log.epoch(Topic::Events);
+    let position = Position::new(epoch, partition_of("a"), at.offset);
+    assert_eq!(copy.key, format!("events.{position}"));
+    assert_eq!(copy.value, record.value);
+    let headers: Vec<_> = copy.headers.iter().map(|(name, value)| (name.as_str(), &value[..])).collect();
+    let time_ms = at.time_ms.to_string();
+    let expected: [(&str, &[u8]); 4] = [
+        ("h", b"1"),
+        ("tidegate-key", b"a"),
+        ("tidegate-reason", b"malformed"),
+        ("tidegate-time-ms", time_ms.as_bytes()),
+    ];
+    assert_eq!(headers, expected);
+    assert_eq!(router.metric("tidegate_router_dead_letters_unkept_total"), 0.0);
+    drop(kept);
     router.close().await;
 }
 

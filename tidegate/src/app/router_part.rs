@@ -13,7 +13,7 @@ use tidegate_history::HistoryStore;
 use tidegate_kafka::{KafkaLog, KafkaOptions};
 use tidegate_link::{RouterLink, Routers};
 use tidegate_router::{Router, RouterConfig};
-use tidegate_vocab::Incarnation;
+use tidegate_vocab::{Incarnation, Topic};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -189,7 +189,7 @@ pub(crate) fn kafka_options(config: &Config) -> KafkaOptions {
     options.properties.clone_from(&config.kafka.properties);
     options.spec.replication = config.kafka.replication;
     options.spec.min_isr = config.kafka.min_insync;
-    options.spec.retention_ms = [retention.events, retention.inbox, retention.upstream];
+    options.spec.retention_ms = Topic::ALL.map(|topic| retention.of(topic));
     options
 }
 

@@ -156,7 +156,7 @@ settings! {
     }
     /// The event log.
     log: Log {
-        /// Partitions of each topic, 1 to 1024. Fixed once there is a log: another number is refused.
+        /// Partitions of each topic but `control` and `dead`, which have one; 1 to 1024. Fixed once there is a log: another number is refused.
         partitions: u32 = "64", dev "8";
         /// How long the topic `events` keeps its records.
         retention_events: Duration = r#""24h""#;
@@ -164,6 +164,10 @@ settings! {
         retention_inbox: Duration = r#""7d""#;
         /// How long the topic `upstream` keeps its records.
         retention_upstream: Duration = r#""24h""#;
+        /// How long the topic `control` keeps revocations: at least as long as a token lives.
+        retention_control: Duration = r#""30d""#;
+        /// How long the topic `dead` keeps the records that nobody could read.
+        retention_dead: Duration = r#""7d""#;
         /// Changing it answers every cursor given so far with `lost: epoch`. For use after restoring an old backup.
         epoch_salt: String = r#""""#;
         /// Free space on the data directory's file system below which publishes are refused, at least 64MiB.

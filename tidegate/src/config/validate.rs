@@ -72,6 +72,8 @@ pub(crate) fn validate(
                 events: millis(raw.log.retention_events),
                 inbox: millis(raw.log.retention_inbox),
                 upstream: millis(raw.log.retention_upstream),
+                control: millis(raw.log.retention_control),
+                dead: millis(raw.log.retention_dead),
             },
             epoch_salt: raw.log.epoch_salt.clone(),
             disk_reserve_bytes: raw.log.disk_reserve.0,
@@ -184,7 +186,9 @@ impl Check {
         let year = seconds(60, 366 * 24 * hour);
         self.range("log.retention_events", &raw.log.retention_events, year.clone(), time);
         self.range("log.retention_inbox", &raw.log.retention_inbox, year.clone(), time);
-        self.range("log.retention_upstream", &raw.log.retention_upstream, year, time);
+        self.range("log.retention_upstream", &raw.log.retention_upstream, year.clone(), time);
+        self.range("log.retention_control", &raw.log.retention_control, year.clone(), time);
+        self.range("log.retention_dead", &raw.log.retention_dead, year, time);
         let reserve = Size(limits::DISK_RESERVE_BYTES)..=Size(1 << 50);
         self.range("log.disk_reserve", &raw.log.disk_reserve, reserve, plain);
         self.range("store.cache_size", &raw.store.cache_size, size(mib, 1024 * 1024 * mib), plain);

@@ -51,3 +51,33 @@ async fn time_never_falls_even_when_the_clock_does() {
     assert_eq!(log.offset_at(P, 5000).await, Ok(Offset(0)));
     assert_eq!(log.offset_at(P, 5001).await, Ok(Offset(3)));
 }
+
+/// A directory of a version that had fewer topics gets those that came later, and keeps what it has.
+#[tokio::test]
+async fn a_directory_without_the_newer_topics_gets_them() {
+    let directory = directory();
+    let log = open(&directory, options()).expect("opens");
+    put(&log, P, "a").await;
+    let before = Topic::ALL.map(|topic| log.epoch(topic));
+    drop(log);
+    let remove = |fields: &[&str]| {
+        let database = store::open_database(directory.path(), 1 << 20).expect("store opens");
+        let meta = store::open_keyspace(&database, "log_meta").expect("opens");
+        for topic in Topic::SINGLE {
+            for field in fields {
+                meta.remove(format!("topic/{}/{field}", topic as u8)).expect("removed");
+            }
+        }
+    };
+    remove(&["id", "partitions"]);
+    let log = open(&directory, options()).expect("opens");
+    let after = Topic::ALL.map(|topic| log.epoch(topic));
+    assert_eq!(after[..3], before[..3]);
+    assert!(after[3] != before[3] && after[4] != before[4], "they are new");
+    put(&log, P, "b").await;
+    put(&log, PartitionId { topic: Topic::Control, number: 0 }, "c").await;
+    drop(log);
+    remove(&["partitions"]);
+    let refused = open(&directory, options()).err().expect("refused");
+    assert!(refused.to_string().contains("damaged"), "{refused}");
+}

@@ -3,7 +3,7 @@
 use super::*;
 
 fn with(clock: &Clock, events_ms: u64) -> EmbeddedOptions {
-    let retention = RetentionMs { events: events_ms, inbox: 1000, upstream: 1000 };
+    let retention = RetentionMs { events: events_ms, ..RetentionMs::same(1000) };
     EmbeddedOptions { clock: Arc::clone(clock), retention, ..options() }
 }
 

@@ -68,6 +68,7 @@ impl Serving<'_> {
                         "record is a dead letter"
                     );
                     self.task.context.metrics.dead_letter(*reason);
+                    self.task.context.dead_letters.keep(self.epoch, self.task.id, &record, *reason);
                     // It takes its place in the history, where a later reader is told of it.
                     rows.extend(channel.clone().map(|channel| (channel, record)));
                 }
