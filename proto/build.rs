@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
+    "tidegate/control/v1/control.proto",
     "tidegate/deliver/v1/deliver.proto",
     "tidegate/log/v1/log.proto",
     "tidegate/publish/v1/publish.proto",

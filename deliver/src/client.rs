@@ -6,7 +6,9 @@ mod say;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tidegate_link::{BoxFuture, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage};
+use tidegate_link::{
+    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage,
+};
 use tidegate_proto::deliver::v1::deliver_client::DeliverClient;
 use tidegate_proto::deliver::v1::{self as wire};
 use tidegate_proto::frames::{event_to_wire, partition_to_wire};
@@ -102,6 +104,13 @@ impl RouterLink for Remote {
             let partition = Some(partition_to_wire(partition));
             let request = wire::ResolveRequest { partition, offset: offset.0 };
             convert::verdict_from_wire(in_time(client.resolve(request)).await?)
+        })
+    }
+
+    fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        let mut client = self.client.clone();
+        Box::pin(async move {
+            convert::control_from_wire(in_time(client.control(convert::control_ask_to_wire(ask))).await?)
         })
     }
 

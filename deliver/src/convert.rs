@@ -1,5 +1,7 @@
 //! Problems, client messages and verdicts, as messages and back. Frames are converted by `tidegate_proto::frames`.
 
+mod control;
+
 use std::sync::Arc;
 
 use tidegate_link::{Routed, Settled, UpstreamMessage};
@@ -10,6 +12,8 @@ use tidegate_vocab::{
 };
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
+
+pub(crate) use control::{control_ask_from_wire, control_ask_to_wire, control_from_wire, control_to_wire};
 
 const KIND: &str = "tidegate-error-kind";
 const RETRY: &str = "tidegate-retry-ms";

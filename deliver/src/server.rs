@@ -134,6 +134,14 @@ impl Deliver for Service {
         let routed = in_time(self.link.ephemeral(event)).await?;
         Ok(Response::new(convert::routed_to_wire(routed)))
     }
+
+    async fn control(
+        &self,
+        request: Request<wire::ControlRequest>,
+    ) -> Result<Response<wire::ControlResponse>, Status> {
+        let ask = convert::control_ask_from_wire(request.into_inner());
+        Ok(Response::new(convert::control_to_wire(in_time(self.link.control(ask)).await?)))
+    }
 }
 
 /// The caller has given up after a call's time: nothing of it stays here longer.

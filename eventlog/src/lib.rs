@@ -196,6 +196,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// A log with one owner ignores it.
     fn leave(&self) {}
 
+    /// Whether no broker answers, so that nobody can append anything through this process or read anything new.
+    fn is_blind(&self) -> bool {
+        false
+    }
+
     /// True while appends would be accepted as far as the log knows; the reason otherwise.
     fn health(&self) -> Result<(), AppendError>;
 }

@@ -4,9 +4,10 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind as JwtError};
 use serde::Deserialize;
-use tidegate_vocab::{Channel, ErrorKind, Problem, UserId};
+use tidegate_vocab::{Channel, ErrorKind, Problem, TokenId, UserId};
 
 use crate::config::AuthConfig;
+use crate::control::TokenMark;
 
 /// Seconds by which clocks may differ.
 pub(crate) const LEEWAY_SECONDS: u64 = 10;
@@ -22,8 +23,10 @@ pub(crate) struct Identity {
     pub(crate) user: Option<UserId>,
     /// When the token ends, in seconds since the Unix epoch.
     pub(crate) expires_s: Option<u64>,
+    /// What of the token counts against revocations; `None` without a token.
+    pub(crate) token: Option<TokenMark>,
     /// The channels that the token grants, names or prefixes ending in `*`; `None` grants all but the reserved.
-    grants: Option<Vec<String>>,
+    pub(crate) grants: Option<Vec<String>>,
 }
 
 impl Identity {
@@ -53,6 +56,10 @@ impl Identity {
 struct Claims {
     sub: String,
     exp: u64,
+    #[serde(default)]
+    iat: Option<u64>,
+    #[serde(default)]
+    jti: Option<String>,
     #[serde(default)]
     channels: Option<Vec<String>>,
 }
@@ -141,7 +148,19 @@ impl Authenticator {
         if claims.claims.channels.as_ref().is_some_and(|grants| grants.len() > GRANT_PATTERNS_LIMIT) {
             return Err(refuse("the token's `channels` has more than 256 patterns"));
         }
-        Ok(Identity { user: Some(user), expires_s: Some(claims.claims.exp), grants: claims.claims.channels })
+        let id = claims.claims.jti.map(|id| TokenId::parse(&id)).transpose();
+        let id = id.map_err(|_| refuse("the token's `jti` is empty or longer than 256 bytes"))?;
+        let issued_s = claims.claims.iat.unwrap_or(0);
+        let token = TokenMark {
+            issued_s: u32::try_from(issued_s).unwrap_or(u32::MAX),
+            id: id.map_or(0, |id| id.hash64()),
+        };
+        Ok(Identity {
+            user: Some(user),
+            expires_s: Some(claims.claims.exp),
+            token: Some(token),
+            grants: claims.claims.channels,
+        })
     }
 }
 

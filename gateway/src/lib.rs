@@ -7,6 +7,7 @@
 mod auth;
 mod clock;
 mod config;
+mod control;
 mod http;
 mod listen;
 mod message;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
 
+use control::asking::Asking;
 use node_task::NodeTask;
 use shard::{Shard, ToShard};
 use shared::Shared;
@@ -80,9 +82,11 @@ pub struct Gateway {
     address: SocketAddr,
     budget: Budget,
     accepting: watch::Sender<bool>,
+    draining: watch::Sender<Option<Duration>>,
     shards: Vec<mpsc::Sender<ToShard>>,
     threads: Vec<std::thread::JoinHandle<()>>,
     node: tokio::task::JoinHandle<()>,
+    control: tokio::task::JoinHandle<()>,
 }
 
 /// Time that connections have beyond the drain's window to end their side.
@@ -120,6 +124,7 @@ impl Gateway {
             sockets_limit: budget.connections,
         }));
         let (accepting, is_accepting) = watch::channel(true);
+        let (draining, is_draining) = watch::channel(None);
         let (to_node, commands) = mpsc::channel(limits::NODE_QUEUE_LIMIT);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -131,6 +136,7 @@ impl Gateway {
                 inbox,
                 listener,
                 accepting: is_accepting.clone(),
+                draining: is_draining.clone(),
             };
             let thread =
                 std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || seed.run());
@@ -144,8 +150,10 @@ impl Gateway {
             shared.metrics.clone(),
             Arc::clone(&shared.owners_heard),
         );
-        let node = tokio::spawn(task.run(routers, incarnation, commands));
-        Ok(Self { shared, address, budget, accepting, shards, threads, node })
+        let node = tokio::spawn(task.run(routers.clone(), incarnation, commands));
+        let asking = Asking::new(Arc::clone(&shared.control), routers, shared.clock, shared.metrics.clone());
+        let control = tokio::spawn(asking.run());
+        Ok(Self { shared, address, budget, accepting, draining, shards, threads, node, control })
     }
 
     /// The address that clients connect to.
@@ -174,8 +182,14 @@ impl Gateway {
         if self.shared.is_draining() {
             return Err("gateway is draining".to_owned());
         }
-        if self.node.is_finished() || self.threads.iter().any(std::thread::JoinHandle::is_finished) {
+        if self.control.is_finished()
+            || self.node.is_finished()
+            || self.threads.iter().any(std::thread::JoinHandle::is_finished)
+        {
             return Err("a core task of the gateway has ended".to_owned());
+        }
+        if !self.shared.control.is_complete() {
+            return Err("gateway has not heard from a router what is revoked".to_owned());
         }
         if self.shared.metrics.streams.get() == 0 {
             return Err("gateway is attached to no router".to_owned());
@@ -190,7 +204,9 @@ impl Gateway {
     /// True once a core task has ended although nobody asked it to: the process should end too.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.node.is_finished() || self.threads.iter().any(std::thread::JoinHandle::is_finished)
+        self.control.is_finished()
+            || self.node.is_finished()
+            || self.threads.iter().any(std::thread::JoinHandle::is_finished)
     }
 
     /// Not ready, wait for load balancers, stop accepting, close all connections evenly over the window. Ends when all
@@ -201,9 +217,7 @@ impl Gateway {
         tokio::time::sleep(pace.wait).await;
         self.shared.is_refusing.store(true, Ordering::Relaxed);
         self.accepting.send_replace(false);
-        for shard in &self.shards {
-            let _ = shard.send(ToShard::Drain { window: pace.window }).await;
-        }
+        self.draining.send_replace(Some(pace.window));
         let deadline = tokio::time::Instant::now() + pace.window + DRAIN_SLACK;
         while self.connections() > 0 && tokio::time::Instant::now() < deadline {
             self.shared.metrics.drain_remaining.set(self.connections() as i64);
@@ -214,10 +228,12 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { shards, threads, node, accepting, .. } = self;
+        let Self { shards, threads, node, control, accepting, .. } = self;
         accepting.send_replace(false);
-        node.abort();
-        let _ = node.await;
+        for task in [control, node] {
+            task.abort();
+            let _ = task.await;
+        }
         drop(shards);
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
@@ -240,6 +256,7 @@ struct ShardSeed {
     inbox: mpsc::Receiver<ToShard>,
     listener: std::net::TcpListener,
     accepting: watch::Receiver<bool>,
+    draining: watch::Receiver<Option<Duration>>,
 }
 
 impl ShardSeed {
@@ -254,7 +271,8 @@ impl ShardSeed {
                 Ok(listener) => listener,
                 Err(error) => return tracing::error!(%error, "a shard has no listener"),
             };
-            let shard = Shard::new(self.number, self.shared, self.to_node, self.accepting.clone());
+            let shard =
+                Shard::new(self.number, self.shared, self.to_node, self.accepting.clone(), self.draining);
             tokio::task::spawn_local(listen::accept(std::rc::Rc::clone(&shard), listener, self.accepting));
             shard.run(self.inbox).await;
         });

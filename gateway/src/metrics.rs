@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) redials: IntCounter,
     pub(crate) streams_stuck: IntCounter,
     pub(crate) upstream_moves: IntCounter,
+    pub(crate) revocations: IntCounter,
+    pub(crate) control_fresh: IntGauge,
 }
 
 impl Metrics {
@@ -109,6 +111,14 @@ impl Metrics {
                 "tidegate_gateway_upstream_moves_total",
                 "Times that unacknowledged messages of a partition went to another try or router.",
             )?,
+            revocations: IntCounter::new(
+                "tidegate_gateway_revocations_total",
+                "Revocations that this node has heard of.",
+            )?,
+            control_fresh: IntGauge::new(
+                "tidegate_gateway_control_fresh",
+                "1 while a router vouches for what is revoked; at 0 deliveries are held.",
+            )?,
         };
         let Self {
             connections,
@@ -130,15 +140,19 @@ impl Metrics {
             redials,
             streams_stuck,
             upstream_moves,
+            revocations,
+            control_fresh,
         } = &metrics;
         registry.register(Box::new(connections.clone()))?;
         for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for counter in [bytes_out, accept_errors, redials, streams_stuck, upstream_moves] {
+        for counter in [bytes_out, accept_errors, redials, streams_stuck, upstream_moves, revocations] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for gauge in [outbox_bytes, drain_remaining, streams, partitions_unserved, partitions_stale] {
+        for gauge in
+            [outbox_bytes, drain_remaining, streams, partitions_unserved, partitions_stale, control_fresh]
+        {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(delivery_latency.clone()))?;

@@ -12,6 +12,7 @@ mod deliver;
 pub(crate) mod item;
 mod opening;
 mod poll;
+pub(crate) mod revoked;
 mod table;
 mod task;
 mod timers;
@@ -44,13 +45,11 @@ type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 /// No set: the connection follows nothing any more.
 const NO_SET: SetIdx = SetIdx::MAX;
 
-/// What a shard is told besides items.
+/// What a shard is told by the node task.
 #[derive(Debug)]
 pub(crate) enum ToShard {
     /// Items from the node task, in order.
     Items(Vec<ShardItem>),
-    /// Close every connection in slices over this time.
-    Drain { window: Duration },
 }
 
 /// A shard and what its tasks share.
@@ -58,6 +57,8 @@ pub(crate) struct Shard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: RefCell<State>,
     accepting: watch::Receiver<bool>,
+    /// Turns to a window when every connection is to be closed in slices over this time.
+    draining: watch::Receiver<Option<Duration>>,
 }
 
 /// One partition as this shard has seen it.
@@ -98,6 +99,8 @@ pub(crate) struct State {
     commands: VecDeque<NodeCommand>,
     to_node: mpsc::Sender<Vec<NodeCommand>>,
     drain: Option<Drain>,
+    /// How many revocations have been applied here.
+    revocations_applied: u64,
 }
 
 /// A drain under way: close evenly until `end_tick`.
@@ -115,6 +118,7 @@ impl Shard {
         shared: Arc<Shared>,
         to_node: mpsc::Sender<Vec<NodeCommand>>,
         accepting: watch::Receiver<bool>,
+        draining: watch::Receiver<Option<Duration>>,
     ) -> Rc<Self> {
         Rc::new_cyclic(|shard| Self {
             state: RefCell::new(State {
@@ -134,10 +138,12 @@ impl Shard {
                 commands: VecDeque::new(),
                 to_node,
                 drain: None,
+                revocations_applied: 0,
                 shared: Arc::clone(&shared),
             }),
             shared,
             accepting,
+            draining,
         })
     }
 
@@ -146,19 +152,32 @@ impl Shard {
         self.accepting.clone()
     }
 
-    /// Takes items and ticks until the node task ends.
+    /// Takes items and ticks until the node task ends. What came while no router vouches for what is revoked waits, one
+    /// batch here and the rest where it is: in the node task, in its streams, in the routers.
     pub(crate) async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<ToShard>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut draining = self.draining.clone();
+        let mut held = None;
         loop {
             tokio::select! {
                 biased; // Ticks first: what is due must not wait for a queue that is never empty.
-                _ = ticks.tick() => self.state.borrow_mut().tick(),
-                message = inbox.recv() => match message {
-                    Some(ToShard::Items(items)) => self.state.borrow_mut().deliver(items),
-                    Some(ToShard::Drain { window }) => self.state.borrow_mut().begin_drain(window),
+                _ = ticks.tick() => {
+                    let mut state = self.state.borrow_mut();
+                    state.apply_revocations();
+                    state.tick();
+                }
+                Ok(()) = draining.changed() => {
+                    let window = *draining.borrow_and_update();
+                    self.state.borrow_mut().begin_drain(window.unwrap_or_default());
+                }
+                message = inbox.recv(), if held.is_none() => match message {
+                    Some(ToShard::Items(items)) => held = Some(items),
                     None => return,
                 },
+            }
+            if held.is_some() && self.state.borrow_mut().may_deliver() {
+                self.state.borrow_mut().deliver(held.take().unwrap_or_default());
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::DemoPublish;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::GatewayConfig;
+use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::upstream_route::UpstreamRoute;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) is_draining: AtomicBool,
     /// The drain's wait is over: no new connection.
     pub(crate) is_refusing: AtomicBool,
+    pub(crate) control: Arc<Control>,
     /// Every partition has been named by some owner.
     pub(crate) owners_heard: Arc<AtomicBool>,
     sockets: Arc<AtomicUsize>,
@@ -61,6 +63,7 @@ impl Shared {
             sockets_limit: parts.sockets_limit,
             is_draining: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
+            control: Arc::default(),
             owners_heard: Arc::default(),
             sockets: Arc::new(AtomicUsize::new(0)),
             sequence: AtomicU64::new(1),

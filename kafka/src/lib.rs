@@ -282,6 +282,10 @@ impl EventLog for KafkaLog {
         self.member.stop();
     }
 
+    fn is_blind(&self) -> bool {
+        self.shared.is_unreachable()
+    }
+
     fn health(&self) -> Result<(), AppendError> {
         self.shared.health()
     }

@@ -121,6 +121,10 @@ impl Shared {
         self.unreachable.swap(unreachable, Ordering::Relaxed) != unreachable
     }
 
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
     /// Makes the watcher look now. One client's word is not enough: an idle one loses all its connections too.
     pub(crate) fn suspect(&self) {
         self.suspected.store(true, Ordering::Relaxed);

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate_tenure::ToRouter;
 use tidegate_vocab::{
-    Channel, ConnectionId, Event, Incarnation, Offset, PartitionId, Payload, Position, Problem, UserId,
-    partition_number,
+    Channel, ConnectionId, Event, Incarnation, LogEpoch, Offset, PartitionId, Payload, Position, Problem,
+    Revocation, UserId, partition_number,
 };
 use tokio::sync::mpsc;
 
@@ -89,6 +89,46 @@ pub enum Routed {
     NotOwner,
 }
 
+/// From where a node has read the control topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ControlAsk {
+    /// The epoch in which `next` counts; 0 when it has read nothing.
+    pub epoch: LogEpoch,
+    /// The first offset not yet read.
+    pub next: Offset,
+}
+
+/// What a router can say of the control topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlStanding {
+    /// There is more: ask again from where the answer ends.
+    More,
+    /// It has not read the topic from its start yet, and vouches for nothing.
+    Loading,
+    /// It has read everything up to a high watermark that it asked for so many milliseconds ago.
+    Fresh {
+        /// How many.
+        age_ms: u64,
+    },
+    /// It has read the topic, and reaches no broker: nobody can revoke anything through it.
+    Blind,
+}
+
+/// What stands on the control topic, from where a node has read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlAnswer {
+    /// The epoch of the topic. If it is not the one that was asked in, the records are from the start.
+    pub epoch: LogEpoch,
+    /// The first offset that the topic still has: what stood below has expired.
+    pub start: Offset,
+    /// Records in order, at most [`CONTROL_RECORDS_AT_ONCE`](tidegate_vocab::limits::CONTROL_RECORDS_AT_ONCE).
+    pub records: Vec<(Offset, Revocation)>,
+    /// The first offset behind them.
+    pub next: Offset,
+    /// What the router can say of it.
+    pub standing: ControlStanding,
+}
+
 /// Routers that can be attached to, by address, as discovery sees them now. Whoever is gone from it is no longer dialled;
 /// what is open stays open until it ends.
 pub type Routers = tokio::sync::watch::Receiver<BTreeMap<String, Arc<dyn RouterLink>>>;
@@ -115,4 +155,9 @@ pub trait RouterLink: Send + Sync + 'static {
 
     /// Sends an event that skips the log to the nodes that want its channel, if this router serves its partition.
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>>;
+
+    /// What stands on the control topic from where a node has read it, and how fresh the router's word on it is. A call
+    /// of its own and not frames of the Deliver stream: a node that holds its deliveries for want of a fresh word does
+    /// not read that stream, and the word must reach it all the same.
+    fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>>;
 }

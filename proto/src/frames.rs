@@ -4,11 +4,13 @@
 //! frames of a partition; the two ends deal with them before any other.
 
 mod from_wire;
+mod revocation;
 mod to_wire;
 
 use tidegate_vocab::Topic;
 
 pub use from_wire::{event_from_wire, partition_from_wire, to_node_from_wire, to_router_from_wire};
+pub use revocation::{revocation_from_wire, revocation_to_wire};
 pub use to_wire::{event_to_wire, partition_to_wire, to_node_to_wire, to_router_to_wire};
 
 /// A message that is no frame. The stream that it came on is of no further use.

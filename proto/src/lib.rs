@@ -1,6 +1,6 @@
 //! The versioned protocol buffers and their generated code.
 //!
-//! Owns: what backends speak ([`publish`], [`upstream`]), what stands in the log ([`log`]) and what gateways and
+//! Owns: what backends speak ([`publish`], [`upstream`], [`control`]), what stands in the log ([`log`]) and what gateways and
 //! routers say to each other ([`deliver`]). `proto/check` lints the files and refuses changes that break a released
 //! version. Holds no logic besides the conversions of `frames` (a feature).
 
@@ -13,6 +13,15 @@ pub mod publish {
     #[expect(clippy::allow_attributes, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("tidegate.publish.v1");
+    }
+}
+
+/// What holds for the whole cluster at once.
+pub mod control {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.control.v1");
     }
 }
 

@@ -6,6 +6,7 @@
 mod answer;
 mod auth;
 mod body;
+mod control;
 mod grpc;
 mod json;
 
@@ -17,6 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
+use tidegate_proto::control::v1::control_server::ControlServer;
 use tidegate_proto::publish::v1::publisher_server::PublisherServer;
 use tidegate_proto::upstream::v1::upstream_server::UpstreamServer;
 use tidegate_vocab::{ErrorKind, Problem, limits};
@@ -71,7 +73,10 @@ fn app<H: Health>(
     let publisher = PublisherServer::new(grpc::PublisherService(Arc::clone(router)))
         .max_decoding_message_size(limits::API_REQUEST_BYTES_LIMIT);
     let upstream = UpstreamServer::new(grpc::UpstreamService(Arc::clone(router)));
-    let mut services = tonic::service::Routes::new(publisher).add_service(upstream).add_service(health);
+    let control = ControlServer::new(control::ControlService(Arc::clone(router)))
+        .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
+    let mut services =
+        tonic::service::Routes::new(publisher).add_service(upstream).add_service(control).add_service(health);
     if router.context.config.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tidegate_proto::FILE_DESCRIPTOR_SET)
@@ -82,6 +87,7 @@ fn app<H: Health>(
     let twin = axum::Router::new()
         .route("/v1/publish", post(json::publish))
         .route("/v1/publish/batch", post(json::publish_batch))
+        .route("/v1/revoke", post(control::revoke))
         .with_state(Arc::clone(router));
     let keys = Arc::new(ApiKeys::new(&router.context.config.api_keys));
     let deadline = Duration::from_millis(router.context.config.request_timeout_ms);
@@ -116,5 +122,6 @@ async fn report_health(router: Arc<Router>, reporter: HealthReporter) {
         reporter.set_service_status("", status).await;
         reporter.set_service_status("tidegate.publish.v1.Publisher", status).await;
         reporter.set_service_status("tidegate.upstream.v1.Upstream", status).await;
+        reporter.set_service_status("tidegate.control.v1.Control", status).await;
     }
 }

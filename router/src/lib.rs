@@ -9,6 +9,7 @@ pub mod api;
 mod clock;
 mod config;
 mod context;
+mod control;
 mod dead_letters;
 mod metrics;
 mod partition;
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 use clock::Clock;
 pub use config::RouterConfig;
 use context::Context;
+use control::ControlTopic;
 use dead_letters::DeadLetters;
 pub use metrics::Api;
 use metrics::Metrics;
@@ -61,6 +63,7 @@ pub struct Router {
     closing: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     peers: Arc<Peers>,
+    control: ControlTopic,
     this: Weak<Self>,
 }
 
@@ -95,10 +98,12 @@ impl Router {
             closing: watch::Sender::new(false),
             tasks: Mutex::default(),
             peers: Arc::default(),
+            control: ControlTopic::default(),
             this: this.clone(),
         });
         router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
         router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
+        router.own(tokio::spawn(Arc::clone(&router).follow_control()));
         Ok(router)
     }
 
@@ -122,6 +127,7 @@ impl Router {
         if let Err(error) = self.context.log.health() {
             return Err(error.to_string());
         }
+        self.control.ready()?;
         let now_ms = self.context.clock.now_ms();
         let state = self.state();
         if state.closing {
@@ -180,6 +186,14 @@ impl Router {
         phase("partitions", futures::future::join_all(ended)).await;
         for attached in std::mem::take(&mut self.state().streams).into_values() {
             attached.close();
+        }
+    }
+
+    async fn follow_control(self: Arc<Self>) {
+        let closed = self.closed();
+        tokio::select! {
+            () = closed => {}
+            () = self.control.follow(&self.context) => {}
         }
     }
 

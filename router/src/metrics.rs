@@ -46,6 +46,9 @@ pub(crate) struct Metrics {
     pub(crate) upstream_messages: IntCounterVec,
     dead_letters: IntCounterVec,
     pub(crate) dead_letters_unkept: IntCounter,
+    revocations: IntCounterVec,
+    pub(crate) control_records: IntGauge,
+    pub(crate) control_age: Gauge,
     pub(crate) partitions_assigned: IntGauge,
     pub(crate) partitions_serving: IntGauge,
     pub(crate) partition_stall_max_seconds: Gauge,
@@ -107,6 +110,19 @@ impl Metrics {
             dead_letters_unkept: on.counter(
                 "tidegate_router_dead_letters_unkept_total",
                 "Records that could not be read, and not be copied to the topic of dead letters either",
+            )?,
+            revocations: on.counters(
+                "tidegate_router_revocations_total",
+                "Revocations handed to the log, by outcome",
+                &["code"],
+            )?,
+            control_records: on.gauge(
+                "tidegate_router_control_records",
+                "Control records that have not expired, as this router has read them",
+            )?,
+            control_age: on.gauge_of_seconds(
+                "tidegate_router_control_age_seconds",
+                "Since this router asked for the end of the control topic that it has read up to; NaN before",
             )?,
             partitions_assigned: on
                 .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,
@@ -171,6 +187,10 @@ impl Metrics {
 
     pub(crate) fn upstream(&self, outcome: Result<(), ErrorKind>) {
         self.upstream_messages.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
+    }
+
+    pub(crate) fn revoked(&self, outcome: Result<(), ErrorKind>) {
+        self.revocations.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
     }
 
     pub(crate) fn dead_letter(&self, reason: DeadReason) {

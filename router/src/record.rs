@@ -17,7 +17,7 @@ use tidegate_vocab::{
 use xxhash_rust::xxh3::Xxh3;
 
 /// The format that we write, and the newest that we read.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// What a record turned out to be.
 #[derive(Debug, Clone)]

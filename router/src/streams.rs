@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use tidegate_link::{
-    BoxFuture, DeliverSender, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, Routed, RouterLink, Settled,
+    UpstreamMessage, deliver_queue,
 };
 use tidegate_tenure::{StreamId, ToRouter};
 use tidegate_vocab::{ErrorKind, Event, Incarnation, Offset, PartitionId, Position, Problem, limits};
@@ -146,6 +147,11 @@ impl RouterLink for Router {
                 Problem::new(ErrorKind::LogUnavailable, "this router does not own the partition")
             })
         })
+    }
+
+    fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        let answer = self.control.answer(ask, self.context.log.is_blind());
+        Box::pin(async move { Ok(answer) })
     }
 
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {

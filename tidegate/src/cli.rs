@@ -3,9 +3,11 @@
 //! Exit codes: 0 done; 1 refused or failed; 2 the command line or the configuration is wrong; 3 not now, a retry may
 //! succeed; 130 interrupted twice. What a command found out goes to standard output, everything else to standard error.
 
+mod api;
 mod check_config;
 mod config_args;
 mod publish;
+mod revoke;
 mod serve;
 mod tail;
 mod token;
@@ -40,6 +42,7 @@ enum Command {
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     Token(token::TokenArgs),
+    Revoke(revoke::RevokeArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Version(version::VersionArgs),
 }
@@ -55,6 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Token(args) => token::run(&args),
+        Command::Revoke(args) => revoke::run(args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Version(args) => version::run(&args),
     };

@@ -55,6 +55,8 @@ error_kinds! {
     Unauthorized = "unauthorized", 401, 16, 4401, false;
     /// The token has expired; get a new one.
     TokenExpired = "token_expired", 401, 16, 4401, false;
+    /// The token has been revoked, or all of its user's that were issued before some time; get a new one.
+    TokenRevoked = "token_revoked", 401, 16, 4401, false;
     /// The identity is known and may not do this: a reserved or foreign channel, or an origin that is not allowed.
     Forbidden = "forbidden", 403, 7, 4403, false;
     /// There is nothing at this path.

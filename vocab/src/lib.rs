@@ -13,6 +13,7 @@ mod json;
 pub mod limits;
 mod partition;
 mod position;
+mod revocation;
 mod trace;
 
 pub use channel::{Channel, ChannelError};
@@ -23,4 +24,5 @@ pub use ids::{ConnectionId, Incarnation, UserId, UserIdError};
 pub use json::{JsonError, compact_json, push_json_string};
 pub use partition::{PartitionCounts, PartitionId, Topic, partition_number};
 pub use position::{LogEpoch, Offset, Position, PositionError, Term};
+pub use revocation::{Revocation, RevocationScope, TOKEN_ID_BYTES_LIMIT, TokenId, TokenIdError};
 pub use trace::{TraceContext, TraceContextError};

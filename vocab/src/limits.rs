@@ -72,6 +72,12 @@ pub const STREAM_WAITING_FRAMES_LIMIT: usize = 64 * 1024;
 pub const SAY_IN_FLIGHT_LIMIT: usize = 4096;
 /// Messages of clients that may wait for their router to be chosen, all connections together.
 pub const UPSTREAM_ROUTE_LIMIT: usize = 16_384;
+/// Control records in one answer to a node; it asks again for the rest.
+pub const CONTROL_RECORDS_AT_ONCE: usize = 1000;
+/// Milliseconds after which a node that has no newer word on control records holds deliveries (DESIGN, section 5).
+pub const CONTROL_FRESH_MS: u64 = 4_000;
+/// Milliseconds between two questions of a node for control records, to each router.
+pub const CONTROL_ASK_INTERVAL_MS: u64 = 1_000;
 /// Bytes of recent rows that an owner keeps for tenures that fell behind.
 pub const TAIL_RING_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 /// Rows read from the store or the log in one step of a partition task.
@@ -103,6 +109,8 @@ const _: () = {
     assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
     // A batch with a History as its last frame fits, and so does the largest event.
     assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);
+    // A node that misses two answers of every router still delivers.
+    assert!(CONTROL_FRESH_MS >= 3 * CONTROL_ASK_INTERVAL_MS);
     // A ping leaves before a proxy's usual 60 s and is answered before the next.
     assert!(PING_INTERVAL_MS + PONG_TIMEOUT_MS < 60_000 && PONG_TIMEOUT_MS < PING_INTERVAL_MS);
 };

@@ -41,7 +41,7 @@ impl Term {
 }
 
 /// Which log the offsets belong to: derived from (topic id, partition count, the operator's salt), never decided.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct LogEpoch(pub u64);
 
 impl LogEpoch {

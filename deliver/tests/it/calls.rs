@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tidegate_deliver::{Dialer, Key};
-use tidegate_link::{Routed, RouterLink as _, Settled};
-use tidegate_vocab::{ErrorKind, Incarnation, Offset};
+use tidegate_link::{ControlAsk, ControlStanding, Routed, RouterLink as _, Settled};
+use tidegate_vocab::{ErrorKind, Incarnation, LogEpoch, Offset, RevocationScope};
 
 use crate::harness::{PARTITION, Served, event, message};
 
@@ -21,6 +21,20 @@ async fn verdicts_and_ephemeral_events_go_there_and_back() {
     assert_eq!(link.ephemeral(event(None, &Bytes::new())).await, Ok(Routed::NotOwner));
     let durable = link.ephemeral(event(Some(1), &Bytes::new())).await.expect_err("has an offset");
     assert_eq!(durable.kind, ErrorKind::BadRequest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_records_and_their_freshness_go_there_and_back() {
+    let served = Served::start(None).await;
+    let ask = ControlAsk { epoch: LogEpoch(9), next: Offset(7) };
+    let answer = served.dial().control(ask).await.expect("answered");
+    assert_eq!((answer.epoch, answer.next), (LogEpoch(9), Offset(8)));
+    assert_eq!(answer.standing, ControlStanding::Fresh { age_ms: 42 });
+    let [(Offset(7), revocation)] = answer.records.as_slice() else { panic!("{answer:?}") };
+    assert_eq!(
+        (revocation.user.as_str(), &revocation.scope),
+        ("alice", &RevocationScope::IssuedBefore(1_800_000_000))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use prometheus::Registry;
 use tidegate_deliver::{Dialer, Key, Metrics, server};
 use tidegate_link::{
-    BoxFuture, DeliverSender, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, ControlStanding, DeliverSender, DeliverStream, Routed, RouterLink,
+    Settled, UpstreamMessage, deliver_queue,
 };
 use tidegate_tenure::{ToNode, ToRouter};
 use tidegate_vocab::{
     Channel, ConnectionId, ErrorKind, Event, EventName, Incarnation, LogEpoch, Offset, PartitionId, Payload,
-    Position, Problem, Term, Topic,
+    Position, Problem, Revocation, RevocationScope, Term, Topic, UserId,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,6 +82,21 @@ impl RouterLink for FakeRouter {
                 3 => Ok(Settled::Unreadable),
                 _ => Err(Problem::new(ErrorKind::LogUnavailable, "not mine")),
             }
+        })
+    }
+
+    /// One record behind where the node has read.
+    fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        let user = UserId::parse("alice").expect("valid");
+        let revocation = Revocation { user, scope: RevocationScope::IssuedBefore(1_800_000_000) };
+        Box::pin(async move {
+            Ok(ControlAnswer {
+                epoch: ask.epoch,
+                start: Offset(0),
+                records: vec![(ask.next, revocation)],
+                next: ask.next.next(),
+                standing: ControlStanding::Fresh { age_ms: 42 },
+            })
         })
     }
 

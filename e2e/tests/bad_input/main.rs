@@ -5,6 +5,7 @@ mod frames;
 mod http_shapes;
 mod names_and_cursors;
 mod operations;
+mod revoked;
 mod storage;
 mod tokens;
 

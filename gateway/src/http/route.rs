@@ -21,7 +21,7 @@ use super::answer::{self, Answer};
 use crate::message;
 use crate::origin::{self, AllowedOrigin};
 use crate::request::{self, Transport};
-use crate::shard::{Shard, Takeover};
+use crate::shard::{Shard, Takeover, revoked};
 use crate::shared::Shared;
 
 /// Time after which a refused client may come back.
@@ -117,6 +117,10 @@ fn events(
             &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(RETRY_MS),
         ));
     }
+    if !shared.control.is_complete() {
+        let refusal = Problem::new(ErrorKind::Overloaded, "the node is starting");
+        return Err(refuse(&refusal.retry_after_ms(RETRY_MS)));
+    }
     let identity = identify(shared, parts).map_err(|refusal| refuse(&refusal))?;
     let request =
         request::parse(parts, transport, shared.config.channels_limit).map_err(|refusal| refuse(&refusal))?;
@@ -131,7 +135,8 @@ fn events(
 fn identify(shared: &Shared, parts: &Parts) -> Result<crate::auth::Identity, Problem> {
     let token = request::token_of(parts)?;
     let user = request::query(parts, "user");
-    shared.auth.identify(token.as_deref(), user.as_deref())
+    let identity = shared.auth.identify(token.as_deref(), user.as_deref())?;
+    if shared.control.is_revoked(&identity) { Err(revoked::problem()) } else { Ok(identity) }
 }
 
 fn refuse_handshake(shared: &Shared, error: HandshakeError, origin: &AllowedOrigin) -> Answer {

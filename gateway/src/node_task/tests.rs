@@ -1,7 +1,8 @@
 use std::sync::Mutex;
 
 use tidegate_link::{
-    BoxFuture, DeliverSender, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, Routed, RouterLink, Settled,
+    UpstreamMessage, deliver_queue,
 };
 use tidegate_tenure::{ToNode, WantFrom, WantId};
 use tidegate_vocab::{Channel, ErrorKind, Event, LogEpoch, Offset, Position, Problem, Term};
@@ -57,6 +58,10 @@ impl RouterLink for FakeRouter {
     }
 
     fn resolve(&self, _: PartitionId, _: Offset) -> BoxFuture<'static, Result<Settled, Problem>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn control(&self, _: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
         Box::pin(std::future::pending())
     }
 

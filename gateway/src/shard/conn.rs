@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::item::SharedEvent;
 use super::table::{ChannelIdx, SetIdx};
+use crate::control::TokenMark;
 use crate::request::Transport;
 use crate::shared::Permit;
 
@@ -48,6 +49,8 @@ pub(crate) struct Conn {
     pub(crate) outbox: Option<Box<Outbox>>,
     pub(crate) opening: Option<Box<Opening>>,
     pub(crate) user: Option<UserId>,
+    /// What of its token counts against revocations; none without a token.
+    pub(crate) token: Option<Box<TokenMark>>,
     pub(crate) decoder: ws::Decoder,
     pub(crate) generation: u32,
     pub(crate) set: SetIdx,

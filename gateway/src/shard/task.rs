@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::conn::{Conn, Mode, Phase, Poll as PollAnswer};
 use super::table::ConnIdx;
-use super::{Shard, State};
+use super::{Shard, State, revoked};
 use crate::auth::{Identity, LEEWAY_SECONDS};
 use crate::clock::{ticks, unix_ms};
 use crate::request::{EventsRequest, Transport};
@@ -90,6 +90,8 @@ impl State {
     ) -> (ConnIdx, u32) {
         let Takeover { request, identity, headers, ws_head } = takeover;
         let now = self.tick_now();
+        // Asked again: what was revoked since the request was let in may have been applied here already.
+        let is_revoked = self.shared.control.is_revoked(&identity);
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let is_chunked = !request.http_10;
@@ -115,6 +117,7 @@ impl State {
             outbox: None,
             opening: None,
             user: identity.user,
+            token: identity.token.map(Box::new),
             decoder: ws::Decoder::new(),
             generation,
             set,
@@ -142,6 +145,9 @@ impl State {
             self.take_input(idx, generation, leftover);
         }
         self.arm(idx, ticks(limits::STATE_GRACE_MS));
+        if is_revoked {
+            self.close(idx, &revoked::problem());
+        }
         (idx, generation)
     }
 

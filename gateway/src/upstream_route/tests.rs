@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tidegate_link::{DeliverStream, Routed, Settled};
+use tidegate_link::{ControlAnswer, ControlAsk, DeliverStream, Routed, Settled};
 use tidegate_vocab::{Channel, ConnectionId, Event, Incarnation, LogEpoch, Offset, PartitionId, Payload};
 use tokio::sync::watch;
 
@@ -58,6 +58,10 @@ impl RouterLink for FakeRouter {
     }
 
     fn resolve(&self, _: PartitionId, _: Offset) -> BoxFuture<'static, Result<Settled, Problem>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn control(&self, _: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
         Box::pin(std::future::pending())
     }
 

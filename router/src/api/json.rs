@@ -84,7 +84,7 @@ pub(super) async fn publish_batch(State(router): State<Arc<Router>>, request: Re
 }
 
 /// The whole body, within its size and time.
-async fn read(body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     let limited = Limited::new(body, limits::API_REQUEST_BYTES_LIMIT).collect();
     let time = Duration::from_millis(limits::REQUEST_BODY_TIMEOUT_MS);
     match tokio::time::timeout(time, limited).await {
@@ -105,7 +105,7 @@ fn header_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 /// 200 when everything was accepted, 207 when a target or an item was not.
-fn json(some_failed: bool, body: Vec<u8>) -> Response {
+pub(super) fn json(some_failed: bool, body: Vec<u8>) -> Response {
     let code = if some_failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
     let mut response = (code, body).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,18 +8,11 @@ use tidegate_proto::publish::v1::publish_request::Payload;
 use tidegate_proto::publish::v1::publisher_client::PublisherClient;
 use tidegate_proto::publish::v1::target_result::{Outcome, Target};
 use tidegate_proto::publish::v1::{PublishRequest, TargetResult};
-use tidegate_vocab::{ErrorKind, compact_json, limits};
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tidegate_vocab::{compact_json, limits};
 
+use crate::cli::api::{ApiArgs, refusal};
 use crate::cli::{Failure, client_runtime, print_line};
 use crate::config::parse_duration;
-
-/// Time for the connection to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for one answer: the router answers `indeterminate` well before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Publish an event to a channel, a user or everyone
 ///
@@ -75,12 +68,8 @@ pub(super) struct PublishArgs {
     /// Pause between repeats, such as 100ms
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     interval: Duration,
-    /// The API port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
-    api: String,
-    /// An API key, where the server asks for one
-    #[arg(long, value_name = "KEY", env = "TIDEGATE_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -113,16 +102,12 @@ fn read_data(data: &str) -> Result<Vec<u8>, Failure> {
 }
 
 async fn publish(args: &PublishArgs, data: Option<&[u8]>) -> Result<(), Failure> {
-    let mut client = connect(&args.api).await?;
-    let authorization = authorization(args.api_key.as_deref())?;
+    let mut client = PublisherClient::new(args.api.connect().await?);
     for n in 1..=args.repeat {
         if n > 1 {
             tokio::time::sleep(args.interval).await;
         }
-        let mut request = Request::new(request(args, data, n)?);
-        if let Some(value) = &authorization {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
+        let request = args.api.request(request(args, data, n)?)?;
         let response = client.publish(request).await.map_err(|status| refusal(&status))?.into_inner();
         for result in &response.results {
             print_line(&describe(result))?;
@@ -133,31 +118,6 @@ async fn publish(args: &PublishArgs, data: Option<&[u8]>) -> Result<(), Failure>
         }
     }
     Ok(())
-}
-
-async fn connect(api: &str) -> Result<PublisherClient<Channel>, Failure> {
-    if !api.starts_with("http://") {
-        return Err(Failure::usage(format!("--api {api}: write http://HOST:PORT (TLS is not built in yet)")));
-    }
-    let endpoint = Endpoint::from_shared(api.to_owned())
-        .map_err(|_| Failure::usage(format!("--api {api}: write http://HOST:PORT")))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT);
-    let channel = endpoint.connect().await.map_err(|_| {
-        Failure::not_now(format!(
-            "nothing answers at {api}: is `tidegate dev` running? Name another with --api"
-        ))
-    })?;
-    Ok(PublisherClient::new(channel))
-}
-
-fn authorization(api_key: Option<&str>) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-    let Some(key) = api_key else { return Ok(None) };
-    let mut value: MetadataValue<Ascii> = format!("Bearer {key}")
-        .parse()
-        .map_err(|_| Failure::usage("--api-key has characters that a header cannot have"))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
 }
 
 fn request(args: &PublishArgs, data: Option<&[u8]>, n: u64) -> Result<PublishRequest, Failure> {
@@ -209,21 +169,6 @@ fn describe(result: &TargetResult) -> String {
     }
 }
 
-fn refusal(status: &Status) -> Failure {
-    // The router's messages begin with the error kind; others say what the code means.
-    let text = match status.message() {
-        "" => status.code().to_string(),
-        message => message.to_owned(),
-    };
-    match status.code() {
-        Code::Unauthenticated => Failure::refused(format!("{text}; pass --api-key or set TIDEGATE_API_KEY")),
-        code if ErrorKind::ALL.iter().any(|kind| kind.is_retryable() && kind.grpc_code() == code as i32) => {
-            Failure::not_now(text)
-        }
-        _ => Failure::refused(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -261,13 +206,5 @@ mod tests {
         assert_eq!(args(&["c", "-1"]).data.as_deref(), Some("-1"));
         let failure = payload(&["c"], Some(b"hello")).expect_err("not JSON");
         assert!(failure.code == 2 && failure.text.contains("--text"), "{failure:?}");
-    }
-
-    #[test]
-    fn refusals_tell_whether_a_retry_helps() {
-        assert_eq!(refusal(&Status::invalid_argument("bad_channel")).code, 1);
-        assert_eq!(refusal(&Status::unavailable("log_unavailable")).code, 3);
-        assert_eq!(refusal(&Status::deadline_exceeded("indeterminate")).code, 3);
-        assert!(refusal(&Status::unauthenticated("no key")).text.contains("--api-key"));
     }
 }

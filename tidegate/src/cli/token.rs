@@ -40,6 +40,9 @@ pub(super) struct TokenArgs {
     /// What it may follow: a channel, or a prefix that ends in `*`; may be repeated. Without it, all but reserved ones
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     channels: Vec<String>,
+    /// Its id, by which it can be revoked alone [jti]
+    #[arg(long, value_name = "TEXT")]
+    id: Option<String>,
     /// The issuer, if not the configured one [iss]
     #[arg(long, value_name = "TEXT")]
     issuer: Option<String>,
@@ -65,6 +68,8 @@ struct Claims<'a> {
     sub: &'a str,
     iat: u64,
     exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +107,7 @@ fn sign(args: &TokenArgs, auth: &AuthConfig, now_s: u64) -> Result<String, Failu
         sub: &args.user,
         iat: now_s,
         exp: now_s.saturating_add(args.ttl.as_secs()),
+        jti: args.id.as_deref(),
         iss: args.issuer.as_deref().or(auth.issuer.as_deref()),
         aud: args.audience.as_deref().or(auth.audience.as_deref()),
         channels: &args.channels,
@@ -144,8 +150,18 @@ mod tests {
 
     #[test]
     fn a_token_says_who_until_when_and_what() {
-        let args =
-            args(&["--user", "alice", "--ttl", "15m", "--channels", "score:*,news", "--audience", "web"]);
+        let args = args(&[
+            "--user",
+            "alice",
+            "--ttl",
+            "15m",
+            "--channels",
+            "score:*,news",
+            "--audience",
+            "web",
+            "--id",
+            "4f1d",
+        ]);
         let token = sign(&args, &auth(), 4_000_000_000).expect("signed");
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["web"]);
@@ -155,7 +171,7 @@ mod tests {
             jsonwebtoken::decode::<serde_json::Value>(&token, &key, &validation).expect("valid").claims;
         assert_eq!(
             claims,
-            serde_json::json!({"sub": "alice", "iat": 4_000_000_000_u64, "exp": 4_000_000_900_u64,
+            serde_json::json!({"sub": "alice", "iat": 4_000_000_000_u64, "exp": 4_000_000_900_u64, "jti": "4f1d",
                 "iss": "backend", "aud": "web", "channels": ["score:*", "news"]})
         );
     }

@@ -177,7 +177,7 @@ settings! {
     kafka: Kafka {
         /// Brokers to begin with: `host:port`.
         bootstrap: Vec<String> = "[]";
-        /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`.
+        /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`, `<prefix>control`, `<prefix>dead`.
         topic_prefix: String = r#""tidegate.""#;
         /// What the names of the consumer groups begin with by which Kafka assigns partitions to routers: `<group>-events`,
         /// `<group>-inbox`.

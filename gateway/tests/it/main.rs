@@ -1,0 +1,5 @@
+//! A gateway and a real router, in one test process.
+
+mod control;
+mod harness;
+mod network;
