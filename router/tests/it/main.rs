@@ -2,6 +2,7 @@
 
 mod api;
 mod backward;
+mod control;
 mod delivery;
 mod faults;
 mod faulty_log;
