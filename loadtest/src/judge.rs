@@ -28,6 +28,12 @@ pub struct Limits {
     /// Longest time in milliseconds from publishing to receiving where no fault explains it
     #[arg(long, default_value_t = 250)]
     pub elsewhere_ms_limit: u64,
+    /// How long after the first publish the processes and the brokers may still be cold
+    #[arg(long, default_value_t = 2_000)]
+    pub warm_up_ms: u64,
+    /// The longest time for what was published meanwhile
+    #[arg(long, default_value_t = 1_000)]
+    pub warm_up_ms_limit: u64,
     /// The same for clients of a gateway that was killed or restarted
     #[arg(long, default_value_t = 6_000)]
     pub gateway_ms_limit: u64,
@@ -46,6 +52,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             elsewhere_ms_limit: 250,
+            warm_up_ms: 2_000,
+            warm_up_ms_limit: 1_000,
             gateway_ms_limit: 6_000,
             router_ms_limit: 8_000,
             planned_ms_limit: 1_000,

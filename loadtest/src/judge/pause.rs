@@ -5,7 +5,9 @@
 //! 2. The event's partition stood still, for every client that was connected, from about the time at which a router was
 //!    killed, restarted or came back: that fault. No more partitions than the router said that it served.
 //! 3. The publish was not answered by the router that was killed and had to be sent again: that fault.
-//! 4. Elsewhere. There nothing may be slow.
+//! 4. It was published in the first seconds of the load: the warm-up. Brokers compile their code, and every process meets its
+//!    first events.
+//! 5. Elsewhere. There nothing may be slow.
 
 mod still;
 
@@ -69,6 +71,7 @@ enum Cause {
     Gateway(usize),
     /// The n-th fault, through a router's partitions and publishes.
     Router(usize),
+    WarmUp,
     Elsewhere,
 }
 
@@ -86,6 +89,8 @@ struct Way<'a> {
 pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Pauses {
     let mut ways: Vec<Way<'_>> = index.clients.values().flat_map(|client| ways_of(index, client)).collect();
     let stood_still = still::stood_still(index, &ways, limits);
+    let first_us = index.events.values().map(|event| event.published_us).min().unwrap_or(0);
+    let warm_until_us = first_us + limits.warm_up_ms * 1_000;
     let mut by_cause: BTreeMap<Cause, Vec<&Way<'_>>> = BTreeMap::new();
     let mut by_transport: BTreeMap<&str, Vec<&Way<'_>>> = BTreeMap::new();
     for way in &mut ways {
@@ -94,8 +99,8 @@ pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Pauses {
             .filter(|still| way.from_us <= still.to_us && way.to_us >= still.from_us)
             .map(|still| Cause::Router(still.fault));
         let through_publish = || retried(index, index.events.get(way.key)?);
-        way.cause =
-            way.cause.or(through_partition.next_back()).or_else(through_publish).or(Some(Cause::Elsewhere));
+        let otherwise = if way.from_us < warm_until_us { Cause::WarmUp } else { Cause::Elsewhere };
+        way.cause = way.cause.or(through_partition.next_back()).or_else(through_publish).or(Some(otherwise));
     }
     for way in &ways {
         let cause = way.cause.unwrap_or(Cause::Elsewhere);
@@ -207,6 +212,7 @@ fn describe(
             let limit = if action == Action::Kill { limits.router_ms_limit } else { limits.planned_ms_limit };
             (name, limit)
         }
+        Cause::WarmUp => (format!("first {} ms of load", limits.warm_up_ms), limits.warm_up_ms_limit),
         Cause::Elsewhere => ("elsewhere".to_owned(), limits.elsewhere_ms_limit),
     }
 }

@@ -80,7 +80,7 @@ fn good() -> History {
 }
 
 fn verdict(history: &History) -> Verdict {
-    let mut verdict = judge(history, &Limits::default());
+    let mut verdict = judge(history, &hot());
     verdict.decide(prove(history));
     verdict
 }
@@ -272,9 +272,14 @@ fn delay(history: &mut History, n: u64, clients: &[u32], by_us: u64) {
     }
 }
 
+/// All of these histories are shorter than a warm-up.
+fn hot() -> Limits {
+    Limits { warm_up_ms: 0, ..Limits::default() }
+}
+
 /// The longest pause and its limit, by the start of the cause's name.
 fn pause(history: &History, cause: &str) -> Option<(u64, Option<u64>)> {
-    let pauses = judge(history, &Limits::default()).pauses;
+    let pauses = judge(history, &hot()).pauses;
     pauses.iter().find(|p| p.cause.starts_with(cause)).map(|p| (p.max_ms as u64, p.limit_ms))
 }
 
@@ -285,6 +290,19 @@ fn a_pause_that_no_fault_explains_is_elsewhere_and_not_good() {
     assert_eq!(pause(&history, "elsewhere"), Some((400, Some(250))));
     let verdict = verdict(&history);
     assert!(verdict.problems.iter().any(|problem| problem.starts_with("elsewhere: 401 ms")), "{verdict}");
+}
+
+#[test]
+fn what_is_slow_at_first_is_told_apart_and_has_a_limit_too() {
+    let mut history = good();
+    delay(&mut history, 8, &[1], 400_000);
+    let verdict = judge(&history, &Limits::default());
+    let first = verdict.pauses.iter().find(|pause| pause.cause == "first 2000 ms of load").expect("told");
+    assert_eq!((first.max_ms as u64, first.limit_ms), (400, Some(1_000)));
+    assert!(!verdict.problems.iter().any(|problem| problem.contains("ms")), "{verdict}");
+    delay(&mut history, 8, &[1], 1_100_000);
+    let verdict = judge(&history, &Limits::default());
+    assert!(verdict.problems.iter().any(|problem| problem.starts_with("first 2000 ms of load")), "{verdict}");
 }
 
 #[test]
