@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) partitions_stale: IntGauge,
     pub(crate) redials: IntCounter,
     pub(crate) streams_stuck: IntCounter,
+    pub(crate) own_answers: IntCounter,
     pub(crate) upstream_moves: IntCounter,
 }
 
@@ -105,6 +106,10 @@ impl Metrics {
                 "tidegate_gateway_deliver_streams_stuck_total",
                 "Deliver streams closed because the router took no frames.",
             )?,
+            own_answers: IntCounter::new(
+                "tidegate_gateway_own_answers_total",
+                "Subscriptions that this node answered from its recent events, without the owner.",
+            )?,
             upstream_moves: IntCounter::new(
                 "tidegate_gateway_upstream_moves_total",
                 "Times that unacknowledged messages of a partition went to another try or router.",
@@ -129,13 +134,14 @@ impl Metrics {
             partitions_stale,
             redials,
             streams_stuck,
+            own_answers,
             upstream_moves,
         } = &metrics;
         registry.register(Box::new(connections.clone()))?;
         for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for counter in [bytes_out, accept_errors, redials, streams_stuck, upstream_moves] {
+        for counter in [bytes_out, accept_errors, redials, streams_stuck, own_answers, upstream_moves] {
             registry.register(Box::new(counter.clone()))?;
         }
         for gauge in [outbox_bytes, drain_remaining, streams, partitions_unserved, partitions_stale] {

@@ -1,5 +1,7 @@
 //! One test per fault that the simulation or a review found in the two machines; each name tells the story.
 
+mod node_rig;
+mod own_answers;
 mod rig;
 
 use rig::{CHANNEL, EPOCH, OTHER_EPOCH, Rig, channel, event, next, owned, owned_by};
@@ -203,7 +205,7 @@ fn a_channel_without_history_resumes_from_the_ring() {
 #[test]
 fn a_fresh_want_stays_fresh_when_it_goes_on_in_another_session() {
     let (mut node, mut out) = (Node::new(rig::PARTITION), Vec::new());
-    node.subscribe(WantId(1), channel(), WantFrom::Start, &mut out);
+    node.subscribe(WantId(1), channel(), WantFrom::Start, 0, &mut out);
     node.on_frame(StreamId(1), owned(3), 0, &mut out);
     let (partition, want, term) = (rig::PARTITION, WantId(1), Term(3));
     let (outcome, rows) = (Outcome::Fresh, vec![event(1)]);
@@ -226,7 +228,7 @@ fn a_fresh_want_stays_fresh_when_it_goes_on_in_another_session() {
 
 fn established() -> Node {
     let (mut node, mut out) = (Node::new(rig::PARTITION), Vec::new());
-    node.subscribe(WantId(1), channel(), WantFrom::Now, &mut out);
+    node.subscribe(WantId(1), channel(), WantFrom::Now, 0, &mut out);
     node.on_frame(StreamId(1), owned(30), 0, &mut out);
     let (partition, want, term) = (rig::PARTITION, WantId(1), Term(30));
     let (outcome, upto) = (Outcome::Fresh, Offset(30));

@@ -145,7 +145,9 @@ impl World {
         let channel = follow.channel.clone();
         self.plant_local_join(g, &channel, from, &mut sub);
         let mut out = Vec::new();
-        self.gateways[g].node.subscribe(want, channel, from, &mut out);
+        if self.gateways[g].node.subscribe(want, channel, from, self.now_ms, &mut out) {
+            self.saw(if from == WantFrom::Now { "a node's own fresh" } else { "a node's own recovered" });
+        }
         self.carry(g, out)?;
         Ok(sub)
     }

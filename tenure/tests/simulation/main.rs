@@ -68,9 +68,11 @@ fn random_schedules_break_no_invariant() {
 }
 
 /// What a simulation worth its name runs into.
-const MUST_HAPPEN: [&str; 13] = [
+const MUST_HAPPEN: [&str; 15] = [
     "a History chunk",
     "a Resume",
+    "a node's own fresh",
+    "a node's own recovered",
     "a retake",
     "a stale frame was dropped",
     "an Unwant",

@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) clients: usize,
     pub(crate) channels: Vec<Channel>,
     pub(crate) ring_bytes: usize,
+    pub(crate) node_ring_bytes: usize,
     pub(crate) room_bytes: usize,
     pub(crate) store_rows: usize,
     pub(crate) chunk_rows: usize,
@@ -135,7 +136,7 @@ impl World {
             reads: Vec::new(),
         };
         let gateway = |_| Gateway {
-            node: Node::new(PARTITION),
+            node: Node::new(PARTITION).with_ring_bytes_limit(config.node_ring_bytes),
             inbox: VecDeque::new(),
             shard_next: 0,
             session: None,
@@ -268,6 +269,7 @@ impl Config {
             clients: rng.random_range(1..=5),
             channels: (0..channels).map(name).collect(),
             ring_bytes: pick(rng, &[0, 200, 800, 1 << 20]),
+            node_ring_bytes: pick(rng, &[0, 200, 800, 1 << 20]),
             room_bytes: pick(rng, &[100, 300, 1_000, 1 << 20]),
             store_rows: pick(rng, &[2, 5, 1_000, 1_000]),
             chunk_rows: pick(rng, &[1, 2, 1_000]),
