@@ -196,7 +196,7 @@ impl NodeTask {
                 }
             }
             NodeCommand::Cancel { want, channel, .. } => {
-                if !node.cancel(want, now_ms) {
+                if !node.cancel(want, now_ms, &mut self.out) {
                     node.release(&channel, now_ms); // Its HistoryEnd was on the way to the shard.
                 }
             }

@@ -73,9 +73,15 @@ impl Node {
         out.push(NodeOut::Established { want, outcome, epoch, upto: self.next });
     }
 
-    /// A pending subscription is given up. Ignored when its HistoryEnd has come already: then release the channel.
-    pub fn cancel(&mut self, want: WantId, now_ms: u64) -> bool {
+    /// A pending subscription is given up, and the owner need send nothing more for it. False, and ignored, when its
+    /// HistoryEnd has come already: then release the channel.
+    pub fn cancel(&mut self, want: WantId, now_ms: u64, out: &mut Vec<NodeOut>) -> bool {
         let Some(pending) = self.wants.remove(&want) else { return false };
+        // In a session every unfinished Want has been sent in it.
+        if let Some(owner) = self.owner.filter(|_| self.in_session) {
+            let (partition, term, n) = (self.partition, owner.term, self.n);
+            out.push(NodeOut::Send(owner.stream, ToRouter::Cancel { partition, term, n, want }));
+        }
         if let Some(hold) = self.holds.get_mut(&pending.channel) {
             hold.pending -= 1;
         }

@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 #[derive(Debug)]
 pub(super) struct PendingWant {
-    want: WantId,
+    pub(super) want: WantId,
     channel: Channel,
     from: WantFrom,
     /// Set once the first chunk went out: the next offset to read and what was said.
@@ -129,7 +129,9 @@ impl Tenure {
     ) -> bool {
         match self.steps.pop_front() {
             Some(Step::Unwant(channel)) => {
-                self.waiting.queue.retain(|pending| pending.channel != channel);
+                self.waiting
+                    .queue
+                    .retain(|pending| pending.channel != channel || !self.open.remove(&pending.want));
                 if self.wants.remove(&channel).is_some() {
                     self.wants_xor ^= channel.hash64();
                 }
@@ -139,6 +141,9 @@ impl Tenure {
                 if !self.wants.contains_key(&pending.channel) {
                     self.wants_xor ^= pending.channel.hash64();
                     self.wants.insert(pending.channel.clone(), false);
+                }
+                if !self.open.contains(&pending.want) {
+                    return true; // Cancelled: the channel counts as wanted, and nobody waits for rows.
                 }
                 match self.try_want(&mut pending, view, left, send, out) {
                     Tried::Done => {}
@@ -167,6 +172,9 @@ impl Tenure {
                 return moved; // An interval that grew may answer many at once.
             }
             let Some(mut pending) = self.waiting.queue.pop_front() else { break };
+            if !self.open.contains(&pending.want) {
+                continue;
+            }
             match self.try_want(&mut pending, view, left, send, out) {
                 Tried::Done => moved = true,
                 Tried::More => {
@@ -317,6 +325,7 @@ impl Tenure {
         left: &mut usize,
         send: &mut dyn FnMut(ToNode),
     ) -> Tried {
+        self.open.remove(&pending.want);
         self.wants.insert(pending.channel.clone(), true);
         let upto = upto.max(self.s);
         let frame = ToNode::HistoryEnd {

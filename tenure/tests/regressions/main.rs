@@ -1,5 +1,6 @@
 //! One test per fault that the simulation or a review found in the two machines; each name tells the story.
 
+mod cancels;
 mod node_rig;
 mod own_answers;
 mod rig;

@@ -122,6 +122,12 @@ impl NodeRig {
         self.node.release(&Channel::parse(CHANNEL).expect("valid"), self.now_ms);
     }
 
+    pub(crate) fn cancel(&mut self, want: u64) -> Vec<ToRouter> {
+        let mut out = Vec::new();
+        self.node.cancel(WantId(want), self.now_ms, &mut out);
+        split(out).1
+    }
+
     pub(crate) fn tick(&mut self) -> Vec<ToRouter> {
         let mut out = Vec::new();
         self.node.tick(self.now_ms, &mut out);

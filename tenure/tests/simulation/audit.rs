@@ -29,6 +29,8 @@ pub(crate) struct Audit {
     unwanted: BTreeMap<Channel, u64>,
     asked: BTreeMap<WantId, Asked>,
     names: BTreeSet<WantId>,
+    /// Nothing more is to be said to these.
+    cancelled: BTreeSet<WantId>,
     sent: BTreeSet<u64>,
     lost: BTreeMap<Option<Channel>, u64>,
     marked: u64,
@@ -50,6 +52,7 @@ impl Audit {
             unwanted: BTreeMap::new(),
             asked: BTreeMap::new(),
             names: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             sent: BTreeSet::new(),
             lost: BTreeMap::new(),
             marked: from,
@@ -63,6 +66,7 @@ impl Audit {
                 let (channel, from, number) = (channel.clone(), *from, *number);
                 let asked = Asked { channel, from, number, complete_from: None, rows: Vec::new() };
                 // A mutant asks twice under one name.
+                self.cancelled.remove(want);
                 if !self.names.insert(*want) || self.asked.insert(*want, asked).is_some() {
                     self.asked.remove(want);
                 }
@@ -71,12 +75,21 @@ impl Audit {
                 self.in_force.remove(channel);
                 self.unwanted.insert(channel.clone(), *number);
             }
+            ToRouter::Cancel { want, .. } => {
+                if self.asked.remove(want).is_some() {
+                    self.cancelled.insert(*want);
+                }
+            }
             ToRouter::Resume { .. } | ToRouter::Ack { .. } => {}
         }
     }
 
     /// The owner puts a frame on the stream.
     pub(crate) fn sends(&mut self, frame: &ToNode, scene: &Scene<'_>) -> Check {
+        if let ToNode::History { want, .. } | ToNode::HistoryEnd { want, .. } = frame {
+            let is_over = self.cancelled.contains(want);
+            hold(!is_over, "nothing_for_a_cancelled_want", || format!("{frame:?}"))?;
+        }
         match frame {
             ToNode::Event { n, event, .. } => {
                 let Some(offset) = event.offset else { return Ok(()) };

@@ -25,6 +25,7 @@ pub(crate) fn term_up(frame: &mut ToRouter) -> &mut Term {
         ToRouter::Resume { term, .. }
         | ToRouter::Want { term, .. }
         | ToRouter::Unwant { term, .. }
+        | ToRouter::Cancel { term, .. }
         | ToRouter::Ack { term, .. } => term,
     }
 }
@@ -49,14 +50,14 @@ fn wanted(frame: &ToRouter) -> Option<(&Channel, bool)> {
     match frame {
         ToRouter::Want { channel, .. } => Some((channel, true)),
         ToRouter::Unwant { channel, .. } => Some((channel, false)),
-        ToRouter::Resume { .. } | ToRouter::Ack { .. } => None,
+        ToRouter::Resume { .. } | ToRouter::Cancel { .. } | ToRouter::Ack { .. } => None,
     }
 }
 
 fn number(frame: &mut ToRouter) -> Option<&mut u64> {
     match frame {
         ToRouter::Want { number, .. } | ToRouter::Unwant { number, .. } => Some(number),
-        ToRouter::Resume { .. } | ToRouter::Ack { .. } => None,
+        ToRouter::Resume { .. } | ToRouter::Cancel { .. } | ToRouter::Ack { .. } => None,
     }
 }
 

@@ -70,6 +70,7 @@ impl World {
                     *self.seen.entry("an Unwant").or_default() += 1;
                     gateway.told.remove(channel);
                 }
+                ToRouter::Cancel { .. } => *self.seen.entry("a Cancel").or_default() += 1,
                 ToRouter::Ack { held, held_xor, .. } => interest_agrees(&gateway.told, *held, *held_xor)?,
             }
             if let Some(stream) = self.streams.get_mut(&id)
@@ -104,7 +105,7 @@ impl World {
     /// A client drops one channel and asks for it anew, with nothing kept.
     pub(crate) fn follow_anew(&mut self, c: usize, index: usize) -> Check {
         let Some(g) = self.clients[c].conn.as_ref().map(|conn| conn.gateway) else { return Ok(()) };
-        self.leave(c, index);
+        self.leave(c, index)?;
         let channel = self.clients[c].follows[index].channel.clone();
         self.clients[c].follows[index] = Follow::new(channel, self.draw_wish());
         let sub = self.subscribe(c, index, g)?;
@@ -153,29 +154,33 @@ impl World {
     }
 
     /// A connection ends; its cursor is the least position of its channels.
-    pub(crate) fn cut(&mut self, c: usize) {
+    pub(crate) fn cut(&mut self, c: usize) -> Check {
         for index in 0..self.clients[c].follows.len() {
-            self.leave(c, index);
+            self.leave(c, index)?;
         }
         let client = &mut self.clients[c];
-        let Some(conn) = client.conn.take() else { return };
+        let Some(conn) = client.conn.take() else { return Ok(()) };
         let shard_next = self.gateways[conn.gateway].shard_next;
         let positions: Vec<Option<u64>> = conn.subs.iter().map(|sub| sub.position(shard_next)).collect();
         let least = positions.iter().flatten().min().copied();
         for (follow, position) in client.follows.iter_mut().zip(positions) {
             follow.cursor = position.and(least).or(follow.cursor);
         }
+        Ok(())
     }
 
-    fn leave(&mut self, c: usize, index: usize) {
+    fn leave(&mut self, c: usize, index: usize) -> Check {
         let client = &self.clients[c];
-        let Some(conn) = &client.conn else { return };
+        let Some(conn) = &client.conn else { return Ok(()) };
         let (sub, channel) = (&conn.subs[index], &client.follows[index].channel);
         let node = &mut self.gateways[conn.gateway].node;
         // A HistoryEnd may be on its way to the shard: the node knows better than we do.
-        if !node.cancel(sub.want, self.now_ms) {
+        let mut out = Vec::new();
+        if !node.cancel(sub.want, self.now_ms, &mut out) {
             node.release(channel, self.now_ms);
         }
+        let g = conn.gateway;
+        self.carry(g, out)
     }
 
     /// The shard takes the next thing that its node pushed.

@@ -68,7 +68,8 @@ fn random_schedules_break_no_invariant() {
 }
 
 /// What a simulation worth its name runs into.
-const MUST_HAPPEN: [&str; 15] = [
+const MUST_HAPPEN: [&str; 16] = [
+    "a Cancel",
     "a History chunk",
     "a Resume",
     "a node's own fresh",

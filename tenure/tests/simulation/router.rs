@@ -177,7 +177,9 @@ impl World {
                     stream.audit = Some(Audit::open(*term, *n, from, channels));
                 }
             }
-            ToRouter::Want { term, n, .. } | ToRouter::Unwant { term, n, .. } => {
+            ToRouter::Want { term, n, .. }
+            | ToRouter::Unwant { term, n, .. }
+            | ToRouter::Cancel { term, n, .. } => {
                 if let Some(audit) = &mut stream.audit
                     && (audit.term, audit.n) == (*term, *n)
                 {

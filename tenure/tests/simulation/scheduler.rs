@@ -296,7 +296,7 @@ impl World {
         self.note(|| format!("{kind:?} client {c} g{g}"));
         match kind {
             Kind::Join if self.clients[c].conn.is_none() => return self.join(c, g),
-            Kind::Leave if self.clients[c].conn.is_some() => self.cut(c),
+            Kind::Leave if self.clients[c].conn.is_some() => return self.cut(c),
             Kind::FollowAnew => {
                 let index = self.rng.random_range(0..self.clients[c].follows.len());
                 return self.follow_anew(c, index);
