@@ -152,14 +152,23 @@ impl Node {
     /// Unwants what has lingered long enough, and acknowledges what was pushed since the last time.
     pub fn tick(&mut self, now_ms: u64, out: &mut Vec<NodeOut>) {
         self.unwant_lingering(now_ms, out);
-        self.follow_another_log(out);
+        self.follow_a_claim(out);
         self.ack(out);
     }
 
-    /// Epochs have no order: when the log that was named last turns out to be the one that ended, the other counts.
-    fn follow_another_log(&mut self, out: &mut Vec<NodeOut>) {
-        let mut others = self.claims.iter().filter(|(_, (_, epoch))| Some(*epoch) != self.epoch);
-        if let (None, Some((&stream, &(term, epoch)))) = (self.owner, others.next_back()) {
+    /// Epochs have no order: when the log that was named last turns out to be the one that ended, another counts. And
+    /// an owner that was left for it may be the one to come back to.
+    fn follow_a_claim(&mut self, out: &mut Vec<NodeOut>) {
+        if self.owner.is_some() {
+            return;
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            self.claims.iter().partition(|(_, (_, epoch))| Some(*epoch) == self.epoch);
+        let serves = |(_, (term, _)): &(&StreamId, &(Term, LogEpoch))| *term >= self.highest;
+        let here = here.into_iter().filter(serves).max_by_key(|(stream, (term, _))| (*term, **stream));
+        if let Some((&stream, &(term, epoch))) =
+            here.or(elsewhere.into_iter().max_by_key(|(stream, (term, _))| (*term, **stream)))
+        {
             self.owned(stream, term, epoch, out);
         }
     }
@@ -230,7 +239,12 @@ impl Node {
     /// The higher term wins; equal terms mean the newer stream (rule 4).
     fn owned(&mut self, stream: StreamId, term: Term, epoch: LogEpoch, out: &mut Vec<NodeOut>) {
         let epoch_changed = self.epoch.is_some_and(|known| known != epoch);
-        if !epoch_changed {
+        if epoch_changed {
+            let is_overtaken = |(other, of): &(Term, LogEpoch)| *of == epoch && *other > term;
+            if self.claims.values().any(is_overtaken) {
+                return;
+            }
+        } else {
             let older_stream = self.owner.is_some_and(|owner| owner.term == term && owner.stream > stream);
             if term < self.highest || older_stream {
                 return;

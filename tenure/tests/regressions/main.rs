@@ -267,3 +267,51 @@ fn a_late_owner_of_the_old_log_does_not_keep_the_node_when_it_ends() {
     assert!(node.is_served());
     assert_eq!(node.epoch(), Some(OTHER_EPOCH));
 }
+
+/// Two late words of routers that had learned of the new log, one behind the other: the node left the new log's owner
+/// for them, and when both had ended it never came back to the one that still served.
+#[test]
+fn an_owner_that_was_left_for_late_words_is_found_again() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(3), owned_by(13, OTHER_EPOCH), 0, &mut out);
+    for (term, epoch) in [(31, EPOCH), (6, OTHER_EPOCH)] {
+        node.on_frame(StreamId(1), owned_by(term, epoch), 0, &mut out);
+        let ended = ToNode::Ended { partition: rig::PARTITION, term: Term(term) };
+        node.on_frame(StreamId(1), ended, 0, &mut out);
+    }
+    assert!(!node.is_served());
+    out.clear();
+    node.tick(0, &mut out);
+    let resumed =
+        |out: &NodeOut| matches!(out, NodeOut::Send(StreamId(3), ToRouter::Resume { term: Term(13), .. }));
+    assert!(out.iter().any(resumed), "{out:?}");
+}
+
+/// An owner of a lower term in the same log was overtaken: it is not come back to.
+#[test]
+fn an_overtaken_owner_is_not_followed_again() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(2), owned_by(40, EPOCH), 0, &mut out);
+    node.stream_down(StreamId(2));
+    node.tick(0, &mut out);
+    assert!(!node.is_served());
+}
+
+/// A late word of the old log, and then one of an overtaken owner of this one: the node left the true owner for it.
+#[test]
+fn another_log_is_no_way_back_to_an_overtaken_owner() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(2), owned_by(40, EPOCH), 0, &mut out);
+    node.on_frame(StreamId(3), owned_by(9, OTHER_EPOCH), 0, &mut out);
+    node.on_frame(StreamId(1), owned_by(30, EPOCH), 0, &mut out);
+    assert_eq!(node.epoch(), Some(OTHER_EPOCH));
+    node.stream_down(StreamId(3));
+    out.clear();
+    node.tick(0, &mut out);
+    let resumed =
+        |out: &NodeOut| matches!(out, NodeOut::Send(StreamId(2), ToRouter::Resume { term: Term(40), .. }));
+    assert!(out.iter().any(resumed), "{out:?}");
+}
