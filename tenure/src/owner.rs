@@ -1,6 +1,7 @@
 //! The router's side of one partition: who owns it, who wants what in it, and how far each node has been sent.
 
 mod answer;
+mod begin;
 mod rows;
 mod tenure;
 

@@ -7,7 +7,6 @@ use tidegate_vocab::{Channel, Offset, Term};
 
 use crate::checks::{Check, hold};
 use crate::log::{Log, Store};
-use crate::world::EPOCH;
 
 #[derive(Debug)]
 struct Asked {
@@ -163,7 +162,7 @@ impl Asked {
                 };
                 // What was evicted above `upto` hides whether anything was below.
                 let caused = offset.0 < start || evicted > upto || (offset.0..below).any(is_lost);
-                let fine = offset.0 < upto && epoch == EPOCH && caused;
+                let fine = offset.0 < upto && epoch == scene.log.epoch && caused;
                 return hold(fine, "lost_has_a_cause", || format!("all comes live: {self:?}, upto {upto}"));
             }
             (WantFrom::Next { .. }, Outcome::Lost(_)) => Vec::new(),

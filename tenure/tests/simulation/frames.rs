@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 
 use tidegate_tenure::{ToNode, ToRouter};
-use tidegate_vocab::{Channel, Offset, Term};
+use tidegate_vocab::{Channel, Offset, PartitionId, Term};
 
 use crate::checks::Session;
-use crate::world::PARTITION;
 
 pub(crate) fn term_down(frame: &mut ToNode) -> &mut Term {
     match frame {
@@ -42,8 +41,8 @@ pub(crate) fn readdress(frame: &mut ToNode, session: Session) {
     }
 }
 
-pub(crate) fn mark(session: Session, next: Offset) -> ToNode {
-    ToNode::Mark { partition: PARTITION, term: session.term, n: session.n, next, age_ms: 0 }
+pub(crate) fn mark(partition: PartitionId, session: Session, next: Offset) -> ToNode {
+    ToNode::Mark { partition, term: session.term, n: session.n, next, age_ms: 0 }
 }
 
 fn wanted(frame: &ToRouter) -> Option<(&Channel, bool)> {
