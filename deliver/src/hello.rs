@@ -1,6 +1,7 @@
 //! What each side says first, and which version both go on with.
 
 use tidegate_proto::deliver::v1 as wire;
+use tidegate_tenure::ToRouter;
 use tidegate_vocab::Incarnation;
 
 /// A range of versions of the Deliver protocol.
@@ -13,7 +14,9 @@ pub struct Versions {
 }
 
 /// What this build speaks. A release speaks its own version and the one before (TENURES, rule 11).
-pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 2 };
+/// From this one on a router takes a `Cancel`; an older one would end the stream over it.
+const CANCEL_SINCE: u32 = 2;
 
 /// Why a peer's hello was refused. Closed: it is a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,9 +72,26 @@ pub(crate) fn agree(hello: &wire::Hello, ours: Versions) -> Result<Peer, HelloEr
     Ok(Peer { incarnation: Incarnation(u128::from_be_bytes(bytes)), version })
 }
 
+/// True when a router that agreed on this version understands the frame; one that it does not can be left out.
+pub(crate) fn is_spoken(frame: &ToRouter, version: u32) -> bool {
+    version >= CANCEL_SINCE || !matches!(frame, ToRouter::Cancel { .. })
+}
+
 #[cfg(test)]
 mod tests {
+    use tidegate_tenure::WantId;
+    use tidegate_vocab::{Offset, PartitionId, Term, Topic};
+
     use super::*;
+
+    #[test]
+    fn a_router_of_version_1_is_not_told_to_cancel() {
+        let (partition, term, n) = (PartitionId { topic: Topic::Events, number: 0 }, Term(1), 1);
+        let cancel = ToRouter::Cancel { partition, term, n, want: WantId(1) };
+        let ack = ToRouter::Ack { partition, term, n, next: Offset(1), number: 1, held: 1, held_xor: 1 };
+        assert_eq!([1, 2].map(|version| is_spoken(&cancel, version)), [false, true]);
+        assert_eq!([1, 2].map(|version| is_spoken(&ack, version)), [true, true]);
+    }
 
     #[test]
     fn both_go_on_with_the_lower_of_the_newest() {

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) partitions_stale: IntGauge,
     pub(crate) redials: IntCounter,
     pub(crate) streams_stuck: IntCounter,
+    pub(crate) own_answers: IntCounter,
     pub(crate) upstream_moves: IntCounter,
     pub(crate) revocations: IntCounter,
     pub(crate) control_fresh: IntGauge,
@@ -107,6 +108,10 @@ impl Metrics {
                 "tidegate_gateway_deliver_streams_stuck_total",
                 "Deliver streams closed because the router took no frames.",
             )?,
+            own_answers: IntCounter::new(
+                "tidegate_gateway_own_answers_total",
+                "Subscriptions that this node answered from its recent events, without the owner.",
+            )?,
             upstream_moves: IntCounter::new(
                 "tidegate_gateway_upstream_moves_total",
                 "Times that unacknowledged messages of a partition went to another try or router.",
@@ -139,6 +144,7 @@ impl Metrics {
             partitions_stale,
             redials,
             streams_stuck,
+            own_answers,
             upstream_moves,
             revocations,
             control_fresh,
@@ -147,7 +153,9 @@ impl Metrics {
         for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for counter in [bytes_out, accept_errors, redials, streams_stuck, upstream_moves, revocations] {
+        for counter in
+            [bytes_out, accept_errors, redials, streams_stuck, own_answers, upstream_moves, revocations]
+        {
             registry.register(Box::new(counter.clone()))?;
         }
         for gauge in

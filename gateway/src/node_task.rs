@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::Span;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_ms};
 use crate::metrics::Metrics;
 use crate::shard::ToShard;
 use crate::shard::item::{NodeCommand, ShardItem, SharedEvent};
@@ -191,10 +191,12 @@ impl NodeTask {
         let Some(node) = self.nodes.get_mut(&partition) else { return };
         match command {
             NodeCommand::Subscribe { want, channel, from, .. } => {
-                node.subscribe(want, channel, from, &mut self.out)
+                if node.subscribe(want, channel, from, unix_ms(), &mut self.out) {
+                    self.metrics.own_answers.inc();
+                }
             }
             NodeCommand::Cancel { want, channel, .. } => {
-                if !node.cancel(want, now_ms) {
+                if !node.cancel(want, now_ms, &mut self.out) {
                     node.release(&channel, now_ms); // Its HistoryEnd was on the way to the shard.
                 }
             }

@@ -204,6 +204,18 @@ pub enum ToRouter {
         /// The channel.
         channel: Channel,
     },
+    /// The subscription of a Want is gone: nothing more of its History is needed. It ends neither the want of the
+    /// channel nor takes a number: nobody is left to be told.
+    Cancel {
+        /// The partition.
+        partition: PartitionId,
+        /// The tenure.
+        term: Term,
+        /// The current Resume.
+        n: u64,
+        /// The Want.
+        want: WantId,
+    },
     /// The node has pushed everything before `next` to its shards; and what it believes it wants.
     Ack {
         /// The partition.
@@ -257,6 +269,7 @@ impl ToRouter {
             Self::Resume { partition, .. }
             | Self::Want { partition, .. }
             | Self::Unwant { partition, .. }
+            | Self::Cancel { partition, .. }
             | Self::Ack { partition, .. } => *partition,
         }
     }
@@ -268,6 +281,7 @@ impl ToRouter {
             Self::Resume { term, n, .. }
             | Self::Want { term, n, .. }
             | Self::Unwant { term, n, .. }
+            | Self::Cancel { term, n, .. }
             | Self::Ack { term, n, .. } => (*term, *n),
         }
     }

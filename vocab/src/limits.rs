@@ -80,6 +80,10 @@ pub const CONTROL_FRESH_MS: u64 = 4_000;
 pub const CONTROL_ASK_INTERVAL_MS: u64 = 1_000;
 /// Bytes of recent rows that an owner keeps for tenures that fell behind.
 pub const TAIL_RING_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes of recent events of one partition that a node keeps, to answer Wants by itself: a few seconds of a busy one.
+pub const NODE_RING_BYTES_LIMIT: usize = 256 * 1024;
+/// Recent events of one partition that a node keeps: what an answer has to look through.
+pub const NODE_RING_ROWS_LIMIT: usize = 512;
 /// Rows read from the store or the log in one step of a partition task.
 pub const READ_ROWS_LIMIT: usize = 256;
 /// Bytes read from the store or the log in one step of a partition task.
@@ -107,6 +111,8 @@ const _: () = {
     assert!(EVENT_BYTES_LIMIT * 2 < OUTBOX_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < POLL_BYTES_LIMIT);
     assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
+    // A node's own answer is no larger than one read of an owner.
+    assert!(EVENT_BYTES_LIMIT * 2 < NODE_RING_BYTES_LIMIT && NODE_RING_BYTES_LIMIT <= READ_BYTES_LIMIT);
     // A batch with a History as its last frame fits, and so does the largest event.
     assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);
     // A node that misses two answers of every router still delivers.

@@ -1,6 +1,8 @@
 //! One Deliver stream, seen from the node.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::Stream;
 use futures::StreamExt as _;
@@ -15,7 +17,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::Client;
-use crate::hello::{HelloError, Peer, VERSIONS, agree, hello};
+use crate::hello::{HelloError, Peer, VERSIONS, agree, hello, is_spoken};
 use crate::metrics::{Flow, Metrics, OpenStream, Side};
 use crate::{FRAMES_AT_ONCE, FRAMES_LIMIT, convert};
 
@@ -28,7 +30,8 @@ pub(super) async fn open(
     let (to_router, frames) = mpsc::channel(FRAMES_LIMIT);
     let (sender, from_router) = deliver_queue(limits::DELIVER_NODE_BYTES_LIMIT);
     let flow = metrics.flow(Side::Node);
-    let requests = requests(node, frames, sender.clone(), flow.clone());
+    let version = Arc::new(AtomicU32::new(VERSIONS.min));
+    let requests = requests(node, frames, sender.clone(), flow.clone(), Arc::clone(&version));
     let attached = client.attach(requests).await.map_err(|status| convert::problem(&status))?;
     let mut responses = attached.into_inner();
     let first = responses.message().await.map_err(|status| convert::problem(&status))?;
@@ -37,6 +40,7 @@ pub(super) async fn open(
         metrics.refused_hello(Side::Node, error);
         Problem::new(ErrorKind::BadRequest, error.to_string())
     })?;
+    version.store(peer.version, Ordering::Relaxed);
     tracing::debug!(router = %peer.incarnation, version = peer.version, "deliver stream opened");
     let reader =
         Reader { sender, metrics: metrics.clone(), flow, _open: metrics.stream(Side::Node, "attach") };
@@ -58,10 +62,12 @@ fn requests(
     frames: mpsc::Receiver<ToRouter>,
     sender: DeliverSender,
     flow: Flow,
+    version: Arc<AtomicU32>,
 ) -> impl Stream<Item = wire::AttachRequest> + Send + 'static {
     let hello = to_router::Frame::Hello(hello(node));
     let hello = wire::ToRouter { frame: Some(hello), ..wire::ToRouter::default() };
-    let rest = stream::unfold((frames, sender, flow), |(mut frames, sender, flow)| async move {
+    let state = (frames, sender, flow, version);
+    let rest = stream::unfold(state, |(mut frames, sender, flow, version)| async move {
         let mut batch = Vec::new();
         let count = tokio::select! {
             count = frames.recv_many(&mut batch, FRAMES_AT_ONCE) => count,
@@ -71,9 +77,11 @@ fn requests(
             sender.close();
             return None;
         }
+        // The node's frames begin to come once the router has said hello.
+        batch.retain(|frame| is_spoken(frame, version.load(Ordering::Relaxed)));
         let request = wire::AttachRequest { frames: batch.into_iter().map(to_router_to_wire).collect() };
         flow.sent(request.frames.len(), request.encoded_len());
-        Some((request, (frames, sender, flow)))
+        Some((request, (frames, sender, flow, version)))
     });
     stream::iter([wire::AttachRequest { frames: vec![hello] }]).chain(rest)
 }

@@ -36,8 +36,8 @@ async fn what_is_no_hello_is_refused_and_counted() {
         ("another frame", vec![to_router_to_wire(ack(1))], "missing", "no hello"),
         ("an empty frame", vec![wire::ToRouter::default()], "missing", "no hello"),
         ("a short incarnation", vec![hello(&id[..15], 1, 1)], "incarnation", "16 bytes, not 15"),
-        ("too new", vec![hello(id, 2, 3)], "versions", "the peer speaks 2 to 3, this side 1 to 1"),
-        ("too old", vec![hello(id, 0, 0)], "versions", "the peer speaks 0 to 0, this side 1 to 1"),
+        ("too new", vec![hello(id, 3, 4)], "versions", "the peer speaks 3 to 4, this side 1 to 2"),
+        ("too old", vec![hello(id, 0, 0)], "versions", "the peer speaks 0 to 0, this side 1 to 2"),
     ];
     for (name, frames, reason, text) in table {
         let labels = [("side", "router"), ("reason", reason)];
@@ -52,7 +52,7 @@ async fn what_is_no_hello_is_refused_and_counted() {
     match answer.frames[0].frame.as_ref() {
         Some(to_node::Frame::Hello(hello)) => {
             assert_eq!(hello.incarnation[..], 77_u128.to_be_bytes());
-            assert_eq!((hello.min_version, hello.max_version), (1, 1));
+            assert_eq!((hello.min_version, hello.max_version), (1, 2));
         }
         other => panic!("{other:?}"),
     }

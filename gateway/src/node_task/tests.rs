@@ -4,7 +4,7 @@ use tidegate_link::{
     BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, Routed, RouterLink, Settled,
     UpstreamMessage, deliver_queue,
 };
-use tidegate_tenure::{ToNode, WantFrom, WantId};
+use tidegate_tenure::{Outcome, ToNode, WantFrom, WantId};
 use tidegate_vocab::{Channel, ErrorKind, Event, LogEpoch, Offset, Position, Problem, Term};
 use tokio::sync::watch;
 
@@ -179,6 +179,35 @@ async fn the_newer_stream_has_the_higher_id() {
     newer.sender.push([owned(partition, 7)]);
     assert!(matches!(newer.frames.recv().await, Some(ToRouter::Resume { n: 2, .. })));
     assert!(matches!(newer.frames.recv().await, Some(ToRouter::Want { .. })));
+}
+
+/// The second subscriber of a channel costs its owner nothing.
+#[tokio::test(start_paused = true)]
+async fn a_held_channel_is_joined_without_the_owner() {
+    let (router, mut streams) = FakeRouter::new();
+    let running = Running::start(&[("one", &router)]);
+    let mut attached = next(&mut streams).await;
+    let partition = running.counts.partition_of(&Channel::parse("a").expect("valid"));
+    let (term, n, upto) = (Term(1), 1, Offset(5));
+    attached.sender.push([owned(partition, 1)]);
+    running.subscribe(0..1).await;
+    assert!(matches!(attached.frames.recv().await, Some(ToRouter::Resume { .. })));
+    assert!(matches!(attached.frames.recv().await, Some(ToRouter::Want { number: 1, .. })));
+    let (want, outcome) = (WantId(0), Outcome::Fresh);
+    attached.sender.push([
+        ToNode::HistoryEnd { partition, term, n, want, outcome, upto },
+        ToNode::Mark { partition, term, n, next: upto, age_ms: 0 },
+    ]);
+    eventually("the marks are read", || attached.sender.room() == 1024 * 1024).await;
+    running.subscribe(1..3).await;
+    eventually("own answers", || running.metrics.own_answers.get() == 2).await;
+    loop {
+        match attached.frames.recv().await {
+            Some(ToRouter::Ack { number: 1, held: 1, next, .. }) if next == upto => return,
+            Some(ToRouter::Ack { number: 1, held: 1, .. }) => {} // From before the Mark.
+            other => panic!("{other:?} although all was answered here"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

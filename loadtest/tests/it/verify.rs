@@ -29,6 +29,8 @@ impl Faults for OneProcess {
 
 /// A debug build on a busy machine may take its time; what is lost, repeated or out of order may not be.
 const PATIENT: Limits = Limits {
+    warm_up_ms: 0,
+    warm_up_ms_limit: 0,
     elsewhere_ms_limit: 10_000,
     gateway_ms_limit: 20_000,
     router_ms_limit: 20_000,

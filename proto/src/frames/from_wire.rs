@@ -76,6 +76,9 @@ pub fn to_router_from_wire(message: wire::ToRouter) -> Result<ToRouter, FrameErr
         to_router::Frame::Unwant(unwant) => {
             ToRouter::Unwant { partition, term, n, number: unwant.number, channel: channel(&unwant.channel)? }
         }
+        to_router::Frame::Cancel(cancel) => {
+            ToRouter::Cancel { partition, term, n, want: WantId(cancel.want) }
+        }
         to_router::Frame::Ack(ack) => ToRouter::Ack {
             partition,
             term,

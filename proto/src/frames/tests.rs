@@ -123,6 +123,12 @@ fn to_router() -> impl Strategy<Value = ToRouter> {
         (head(), any::<u64>(), channel()).prop_map(|((partition, term, n), number, channel)| {
             ToRouter::Unwant { partition, term, n, number, channel }
         }),
+        (head(), any::<u64>()).prop_map(|((partition, term, n), want)| ToRouter::Cancel {
+            partition,
+            term,
+            n,
+            want: WantId(want)
+        }),
         (head(), offset(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
             |((partition, term, n), next, number, held, held_xor)| {
                 ToRouter::Ack { partition, term, n, next, number, held, held_xor }

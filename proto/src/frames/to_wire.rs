@@ -59,6 +59,7 @@ pub fn to_router_to_wire(frame: ToRouter) -> wire::ToRouter {
         ToRouter::Unwant { number, channel, .. } => {
             to_router::Frame::Unwant(wire::Unwant { number, channel: channel.to_string() })
         }
+        ToRouter::Cancel { want, .. } => to_router::Frame::Cancel(wire::Cancel { want: want.0 }),
         ToRouter::Ack { next, number, held, held_xor, .. } => {
             to_router::Frame::Ack(wire::Ack { next: next.0, number, held, held_xor })
         }

@@ -309,7 +309,7 @@ impl NodeTask {
         let want = WantId(self.last_want);
         self.subscriptions.insert(want, Subscription { channel: channel.clone(), live_from: None });
         let partition = PartitionCounts::same(2).partition_of(&channel);
-        self.node(partition).subscribe(want, channel, from, out);
+        self.node(partition).subscribe(want, channel, from, 0, out);
     }
 
     /// False when the router is gone.

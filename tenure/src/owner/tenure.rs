@@ -3,14 +3,14 @@
 //! Reading S, cutting a History and adding its want are one step of [`Tenure::pump`] (rule 7); nothing else moves S.
 //! How Wants are answered is in `answer`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionId, Term, limits};
 
 use super::answer::{PendingWant, Step, Waiting};
 use super::{OwnerOut, Row, Rows};
-use crate::frame::{StreamId, ToNode, ToRouter, event_cost};
+use crate::frame::{StreamId, ToNode, ToRouter, WantId, event_cost};
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -41,6 +41,8 @@ pub(super) struct Tenure {
     pub(super) wants: Map<Channel, bool>,
     pub(super) wants_xor: u64,
     pub(super) steps: VecDeque<Step>,
+    /// The Wants in `steps` and `waiting` that somebody still waits for: those cancelled are passed over in their turn.
+    pub(super) open: HashSet<WantId, foldhash::fast::RandomState>,
     pub(super) waiting: Waiting,
     /// Rows below the ring, read from the log, and the offset up to which they are complete.
     read_rows: VecDeque<Row>,
@@ -63,6 +65,7 @@ impl Tenure {
             wants: channels.into_iter().map(|channel| (channel, true)).collect(),
             wants_xor,
             steps: VecDeque::new(),
+            open: HashSet::default(),
             waiting: Waiting::default(),
             read_rows: VecDeque::new(),
             read_upto: Offset(0),
@@ -76,17 +79,22 @@ impl Tenure {
         self.wants.get(channel) == Some(&true)
     }
 
-    /// Takes a Want, an Unwant or an acknowledgement; false when it does not go with what was heard before.
+    /// Takes a Want, an Unwant, a Cancel or an acknowledgement; false when it does not go with what was heard before.
     pub(super) fn heard(&mut self, frame: ToRouter) -> bool {
         match frame {
             ToRouter::Resume { .. } => true,
             ToRouter::Want { number, want, channel, from, .. } => {
+                self.open.insert(want);
                 self.steps.push_back(Step::Want(PendingWant::new(want, channel, from)));
                 self.is_next(number)
             }
             ToRouter::Unwant { number, channel, .. } => {
                 self.steps.push_back(Step::Unwant(channel));
                 self.is_next(number)
+            }
+            ToRouter::Cancel { want, .. } => {
+                self.open.remove(&want); // Not there when it crossed its HistoryEnd.
+                true
             }
             ToRouter::Ack { next, number, held, held_xor, .. } => {
                 self.acked = self.acked.max(next);

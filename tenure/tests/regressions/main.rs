@@ -1,5 +1,8 @@
 //! One test per fault that the simulation or a review found in the two machines; each name tells the story.
 
+mod cancels;
+mod node_rig;
+mod own_answers;
 mod rig;
 
 use rig::{CHANNEL, EPOCH, OTHER_EPOCH, Rig, channel, event, next, owned, owned_by};
@@ -203,7 +206,7 @@ fn a_channel_without_history_resumes_from_the_ring() {
 #[test]
 fn a_fresh_want_stays_fresh_when_it_goes_on_in_another_session() {
     let (mut node, mut out) = (Node::new(rig::PARTITION), Vec::new());
-    node.subscribe(WantId(1), channel(), WantFrom::Start, &mut out);
+    node.subscribe(WantId(1), channel(), WantFrom::Start, 0, &mut out);
     node.on_frame(StreamId(1), owned(3), 0, &mut out);
     let (partition, want, term) = (rig::PARTITION, WantId(1), Term(3));
     let (outcome, rows) = (Outcome::Fresh, vec![event(1)]);
@@ -226,7 +229,7 @@ fn a_fresh_want_stays_fresh_when_it_goes_on_in_another_session() {
 
 fn established() -> Node {
     let (mut node, mut out) = (Node::new(rig::PARTITION), Vec::new());
-    node.subscribe(WantId(1), channel(), WantFrom::Now, &mut out);
+    node.subscribe(WantId(1), channel(), WantFrom::Now, 0, &mut out);
     node.on_frame(StreamId(1), owned(30), 0, &mut out);
     let (partition, want, term) = (rig::PARTITION, WantId(1), Term(30));
     let (outcome, upto) = (Outcome::Fresh, Offset(30));
@@ -263,4 +266,52 @@ fn a_late_owner_of_the_old_log_does_not_keep_the_node_when_it_ends() {
     node.tick(0, &mut out);
     assert!(node.is_served());
     assert_eq!(node.epoch(), Some(OTHER_EPOCH));
+}
+
+/// Two late words of routers that had learned of the new log, one behind the other: the node left the new log's owner
+/// for them, and when both had ended it never came back to the one that still served.
+#[test]
+fn an_owner_that_was_left_for_late_words_is_found_again() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(3), owned_by(13, OTHER_EPOCH), 0, &mut out);
+    for (term, epoch) in [(31, EPOCH), (6, OTHER_EPOCH)] {
+        node.on_frame(StreamId(1), owned_by(term, epoch), 0, &mut out);
+        let ended = ToNode::Ended { partition: rig::PARTITION, term: Term(term) };
+        node.on_frame(StreamId(1), ended, 0, &mut out);
+    }
+    assert!(!node.is_served());
+    out.clear();
+    node.tick(0, &mut out);
+    let resumed =
+        |out: &NodeOut| matches!(out, NodeOut::Send(StreamId(3), ToRouter::Resume { term: Term(13), .. }));
+    assert!(out.iter().any(resumed), "{out:?}");
+}
+
+/// An owner of a lower term in the same log was overtaken: it is not come back to.
+#[test]
+fn an_overtaken_owner_is_not_followed_again() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(2), owned_by(40, EPOCH), 0, &mut out);
+    node.stream_down(StreamId(2));
+    node.tick(0, &mut out);
+    assert!(!node.is_served());
+}
+
+/// A late word of the old log, and then one of an overtaken owner of this one: the node left the true owner for it.
+#[test]
+fn another_log_is_no_way_back_to_an_overtaken_owner() {
+    let mut node = established();
+    let mut out = Vec::new();
+    node.on_frame(StreamId(2), owned_by(40, EPOCH), 0, &mut out);
+    node.on_frame(StreamId(3), owned_by(9, OTHER_EPOCH), 0, &mut out);
+    node.on_frame(StreamId(1), owned_by(30, EPOCH), 0, &mut out);
+    assert_eq!(node.epoch(), Some(OTHER_EPOCH));
+    node.stream_down(StreamId(3));
+    out.clear();
+    node.tick(0, &mut out);
+    let resumed =
+        |out: &NodeOut| matches!(out, NodeOut::Send(StreamId(2), ToRouter::Resume { term: Term(40), .. }));
+    assert!(out.iter().any(resumed), "{out:?}");
 }

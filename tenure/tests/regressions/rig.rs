@@ -135,6 +135,19 @@ impl Rig {
         });
     }
 
+    pub(crate) fn unwant(&mut self, number: u64) {
+        let n = self.n;
+        self.hear(ToRouter::Unwant { partition: PARTITION, term: TERM, n, number, channel: channel() });
+    }
+
+    pub(crate) fn cancel(&mut self, want: u64) {
+        self.cancel_in(self.n, want);
+    }
+
+    pub(crate) fn cancel_in(&mut self, n: u64, want: u64) {
+        self.hear(ToRouter::Cancel { partition: PARTITION, term: TERM, n, want: WantId(want) });
+    }
+
     pub(crate) fn ack(&mut self, next: u64, number: u64, held: u64, held_xor: u64) {
         let (n, next) = (self.n, Offset(next));
         self.hear(ToRouter::Ack { partition: PARTITION, term: TERM, n, next, number, held, held_xor });

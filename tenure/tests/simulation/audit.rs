@@ -7,7 +7,6 @@ use tidegate_vocab::{Channel, Offset, Term};
 
 use crate::checks::{Check, hold};
 use crate::log::{Log, Store};
-use crate::world::EPOCH;
 
 #[derive(Debug)]
 struct Asked {
@@ -29,6 +28,8 @@ pub(crate) struct Audit {
     unwanted: BTreeMap<Channel, u64>,
     asked: BTreeMap<WantId, Asked>,
     names: BTreeSet<WantId>,
+    /// Nothing more is to be said to these.
+    cancelled: BTreeSet<WantId>,
     sent: BTreeSet<u64>,
     lost: BTreeMap<Option<Channel>, u64>,
     marked: u64,
@@ -50,6 +51,7 @@ impl Audit {
             unwanted: BTreeMap::new(),
             asked: BTreeMap::new(),
             names: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             sent: BTreeSet::new(),
             lost: BTreeMap::new(),
             marked: from,
@@ -63,6 +65,7 @@ impl Audit {
                 let (channel, from, number) = (channel.clone(), *from, *number);
                 let asked = Asked { channel, from, number, complete_from: None, rows: Vec::new() };
                 // A mutant asks twice under one name.
+                self.cancelled.remove(want);
                 if !self.names.insert(*want) || self.asked.insert(*want, asked).is_some() {
                     self.asked.remove(want);
                 }
@@ -71,12 +74,21 @@ impl Audit {
                 self.in_force.remove(channel);
                 self.unwanted.insert(channel.clone(), *number);
             }
+            ToRouter::Cancel { want, .. } => {
+                if self.asked.remove(want).is_some() {
+                    self.cancelled.insert(*want);
+                }
+            }
             ToRouter::Resume { .. } | ToRouter::Ack { .. } => {}
         }
     }
 
     /// The owner puts a frame on the stream.
     pub(crate) fn sends(&mut self, frame: &ToNode, scene: &Scene<'_>) -> Check {
+        if let ToNode::History { want, .. } | ToNode::HistoryEnd { want, .. } = frame {
+            let is_over = self.cancelled.contains(want);
+            hold(!is_over, "nothing_for_a_cancelled_want", || format!("{frame:?}"))?;
+        }
         match frame {
             ToNode::Event { n, event, .. } => {
                 let Some(offset) = event.offset else { return Ok(()) };
@@ -150,7 +162,7 @@ impl Asked {
                 };
                 // What was evicted above `upto` hides whether anything was below.
                 let caused = offset.0 < start || evicted > upto || (offset.0..below).any(is_lost);
-                let fine = offset.0 < upto && epoch == EPOCH && caused;
+                let fine = offset.0 < upto && epoch == scene.log.epoch && caused;
                 return hold(fine, "lost_has_a_cause", || format!("all comes live: {self:?}, upto {upto}"));
             }
             (WantFrom::Next { .. }, Outcome::Lost(_)) => Vec::new(),

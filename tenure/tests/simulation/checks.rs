@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidegate_tenure::{NodeOut, Nonce, StreamId, ToNode};
-use tidegate_vocab::{Channel, Offset, Term};
+use tidegate_vocab::{Channel, LogEpoch, Offset, Term};
 
 use crate::audit::Audit;
 use crate::client::Follow;
@@ -51,6 +51,11 @@ pub(crate) fn stale_frames_reach_no_shard(
 ) -> Check {
     let current = address(stream, frame).is_none_or(|address| session == Some(address));
     hold(current || out.is_empty(), "stale_frames_reach_no_shard", || format!("{frame:?} led to {out:?}"))
+}
+
+/// Connection: nobody is given something of a log that he was not told of.
+pub(crate) fn epoch_is_told(told: Option<LogEpoch>, epoch: LogEpoch) -> Check {
+    hold(told == Some(epoch), "epoch_is_told", || format!("{epoch} came to one in {told:?}"))
 }
 
 /// Node: n rises with every Resume, the accepted term never falls, and at a term change `from <= term`.

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_tenure::{WantFrom, WantId};
-use tidegate_vocab::Channel;
+use tidegate_tenure::WantId;
+use tidegate_vocab::{Channel, Cursor, LogEpoch};
+
+use crate::world::NodeSide;
 
 /// One channel of one client, across its connections.
 #[derive(Debug)]
 pub(crate) struct Follow {
+    pub(crate) p: usize,
     pub(crate) channel: Channel,
-    /// What it asks for while it has no cursor.
-    pub(crate) wish: WantFrom,
-    /// The position its cursor kept at the last cut.
-    pub(crate) cursor: Option<u64>,
+    /// The log in which everything below counts; `None` before anything came.
+    pub(crate) epoch: Option<LogEpoch>,
     /// From here on it is owed every event.
     pub(crate) start: Option<u64>,
     pub(crate) got: BTreeSet<u64>,
@@ -23,8 +24,15 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn new(channel: Channel, wish: WantFrom) -> Self {
-        Self { channel, wish, cursor: None, start: None, got: BTreeSet::new(), lost: Vec::new(), verified: 0 }
+    pub(crate) fn new(p: usize, channel: Channel) -> Self {
+        Self { p, channel, epoch: None, start: None, got: BTreeSet::new(), lost: Vec::new(), verified: 0 }
+    }
+
+    /// From now on it counts in this log; what was in another is behind it.
+    pub(crate) fn count_in(&mut self, epoch: LogEpoch) {
+        if self.epoch != Some(epoch) {
+            *self = Self { epoch: Some(epoch), ..Self::new(self.p, self.channel.clone()) };
+        }
     }
 }
 
@@ -34,20 +42,24 @@ pub(crate) struct Sub {
     pub(crate) want: WantId,
     /// HistoryEnd has come.
     pub(crate) established: bool,
-    /// The first offset not yet received; `None` while a fresh one has received nothing.
-    pub(crate) pos: Option<u64>,
+    /// Its History pauses: it has no Want until its client has read what it was given.
+    pub(crate) paused: bool,
+    /// The first offset not yet received, and the log in which it counts; `None` while nothing says it.
+    pub(crate) pos: Option<(LogEpoch, u64)>,
     /// The last offset received.
     pub(crate) last: Option<u64>,
     /// What it asked for was not in the log yet.
     pub(crate) asked_above_log: bool,
-    /// What it asked for counts in another epoch.
-    pub(crate) asked_other_epoch: bool,
 }
 
 impl Sub {
     /// Rule 13: an established channel stands at its shard's next, unless it stands above it.
-    pub(crate) fn position(&self, shard_next: u64) -> Option<u64> {
-        if self.established { self.pos.map(|pos| pos.max(shard_next)) } else { self.pos }
+    pub(crate) fn position(&self, side: &NodeSide) -> Option<(LogEpoch, u64)> {
+        if !self.established {
+            return self.pos;
+        }
+        let position = side.shard_next.max(self.pos.map_or(0, |(_, pos)| pos));
+        side.shard_epoch.filter(|_| position > 0).map(|epoch| (epoch, position))
     }
 }
 
@@ -63,5 +75,7 @@ pub(crate) struct Conn {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) follows: Vec<Follow>,
+    /// What its last connection left it with.
+    pub(crate) cursor: Option<Cursor>,
     pub(crate) conn: Option<Conn>,
 }

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 
 use tidegate_tenure::{ToNode, ToRouter};
-use tidegate_vocab::{Channel, Offset, Term};
+use tidegate_vocab::{Channel, Offset, PartitionId, Term};
 
 use crate::checks::Session;
-use crate::world::PARTITION;
 
 pub(crate) fn term_down(frame: &mut ToNode) -> &mut Term {
     match frame {
@@ -25,6 +24,7 @@ pub(crate) fn term_up(frame: &mut ToRouter) -> &mut Term {
         ToRouter::Resume { term, .. }
         | ToRouter::Want { term, .. }
         | ToRouter::Unwant { term, .. }
+        | ToRouter::Cancel { term, .. }
         | ToRouter::Ack { term, .. } => term,
     }
 }
@@ -41,22 +41,22 @@ pub(crate) fn readdress(frame: &mut ToNode, session: Session) {
     }
 }
 
-pub(crate) fn mark(session: Session, next: Offset) -> ToNode {
-    ToNode::Mark { partition: PARTITION, term: session.term, n: session.n, next, age_ms: 0 }
+pub(crate) fn mark(partition: PartitionId, session: Session, next: Offset) -> ToNode {
+    ToNode::Mark { partition, term: session.term, n: session.n, next, age_ms: 0 }
 }
 
 fn wanted(frame: &ToRouter) -> Option<(&Channel, bool)> {
     match frame {
         ToRouter::Want { channel, .. } => Some((channel, true)),
         ToRouter::Unwant { channel, .. } => Some((channel, false)),
-        ToRouter::Resume { .. } | ToRouter::Ack { .. } => None,
+        ToRouter::Resume { .. } | ToRouter::Cancel { .. } | ToRouter::Ack { .. } => None,
     }
 }
 
 fn number(frame: &mut ToRouter) -> Option<&mut u64> {
     match frame {
         ToRouter::Want { number, .. } | ToRouter::Unwant { number, .. } => Some(number),
-        ToRouter::Resume { .. } | ToRouter::Ack { .. } => None,
+        ToRouter::Resume { .. } | ToRouter::Cancel { .. } | ToRouter::Ack { .. } => None,
     }
 }
 

@@ -1,99 +1,117 @@
-//! A gateway's driver around its [`tidegate_tenure::Node`], its shard, and the clients on it.
+//! A gateway's driver around its [`tidegate_tenure::Node`]s, and the clients that come and go.
 
-use tidegate_tenure::{LostReason, NodeOut, Outcome, StreamId, ToRouter, WantFrom, WantId};
-use tidegate_vocab::{Channel, Offset};
+use rand::Rng;
+use tidegate_tenure::{NodeOut, StreamId, ToRouter, WantFrom, WantId};
+use tidegate_vocab::{Cursor, LogEpoch, Offset, Term};
 
 use crate::checks::{
-    Check, Session, hold, interest_agrees, live_lost_has_a_cause, one_channel_sees_no_repeat, pos_rises,
-    resume_goes_on, stale_frames_reach_no_shard,
+    Check, Session, Violation, interest_agrees, resume_goes_on, stale_frames_reach_no_shard,
 };
 use crate::client::{Conn, Follow, Sub};
 use crate::mutant::Mutant;
-use crate::world::{EPOCH, OTHER_EPOCH, World};
+use crate::world::{Item, World};
 
 impl World {
     pub(crate) fn node_notices(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         (stream.cut, stream.node_end) = (true, false);
         stream.down.clear();
-        self.gateways[stream.gateway].node.stream_down(id);
+        for part in &mut self.parts {
+            part.nodes[stream.gateway].node.stream_down(id);
+        }
     }
 
     /// The next frame of a router reaches its node.
     pub(crate) fn deliver_down(&mut self, id: StreamId) -> Check {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         let Some(frame) = stream.down.pop_front() else { return Ok(()) };
-        let g = stream.gateway;
-        for (stream, frame) in self.planted.down(g, id, frame, self.gateways[g].session) {
-            let gateway = &mut self.gateways[g];
+        let (g, p) = (stream.gateway, frame.partition().number as usize);
+        let part = &mut self.parts[p];
+        for (stream, frame) in part.planted.down(g, id, frame, part.nodes[g].session) {
+            let part = &mut self.parts[p];
+            let side = &mut part.nodes[g];
             let mut out = Vec::new();
-            gateway.node.on_frame(stream, frame.clone(), self.now_ms, &mut out);
-            let (session, address) = (gateway.session, crate::checks::address(stream, &frame));
-            stale_frames_reach_no_shard(gateway.session, stream, &frame, &out)?;
-            match address {
-                Some(address) if session != Some(address) => self.saw("a stale frame was dropped"),
-                _ => {}
+            let (session, address) = (side.session, crate::checks::address(stream, &frame));
+            if address.is_some() && session == address {
+                part.planted.heeded(g, &mut side.node, stream, &frame, self.now_ms, &mut out);
+            } else {
+                side.node.on_frame(stream, frame.clone(), self.now_ms, &mut out);
             }
-            self.carry(g, out)?;
+            stale_frames_reach_no_shard(session, stream, &frame, &out)?;
+            if address.is_some_and(|address| session != Some(address)) {
+                self.saw("a stale frame was dropped");
+            }
+            self.carry(g, p, out)?;
+        }
+        self.plant_holds_across_logs(g, p)
+    }
+
+    pub(crate) fn node_tick(&mut self, g: usize) -> Check {
+        for p in 0..self.parts.len() {
+            let mut out = Vec::new();
+            self.parts[p].nodes[g].node.tick(self.now_ms, &mut out);
+            self.carry(g, p, out)?;
         }
         Ok(())
     }
 
-    pub(crate) fn node_tick(&mut self, g: usize) -> Check {
-        let mut out = Vec::new();
-        self.gateways[g].node.tick(self.now_ms, &mut out);
-        self.carry(g, out)
-    }
-
     /// Carries out what the node says: frames to its stream, the rest to the shard.
-    fn carry(&mut self, g: usize, outs: Vec<NodeOut>) -> Check {
+    pub(crate) fn carry(&mut self, g: usize, p: usize, outs: Vec<NodeOut>) -> Check {
+        let epoch = self.parts[p].nodes[g].node.epoch();
         for out in outs {
+            if matches!(out, NodeOut::EpochChanged(_)) {
+                self.parts[p].nodes[g].highest = Term::NONE; // Terms of two logs are not compared.
+            }
             let NodeOut::Send(id, mut frame) = out else {
-                self.gateways[g].inbox.push_back(out);
+                let untold = self.is(Mutant::EpochUntold) && matches!(out, NodeOut::EpochChanged(_));
+                if !untold {
+                    self.inboxes[g].push_back(Item { p, epoch, out });
+                }
                 continue;
             };
             self.plant_folded(g, &mut frame);
-            let gateway = &mut self.gateways[g];
-            match &frame {
-                ToRouter::Resume { term, n, from, channels, .. } => {
-                    *self.seen.entry("a Resume").or_default() += 1;
-                    let session = Session { stream: id, term: *term, n: *n };
-                    resume_goes_on(gateway.session, gateway.highest, session, *from)?;
-                    gateway.session = Some(session);
-                    gateway.highest = *term;
-                    gateway.told = channels.iter().cloned().collect();
-                }
-                ToRouter::Want { channel, .. } => {
-                    gateway.told.insert(channel.clone());
-                }
-                ToRouter::Unwant { channel, .. } => {
-                    *self.seen.entry("an Unwant").or_default() += 1;
-                    gateway.told.remove(channel);
-                }
-                ToRouter::Ack { held, held_xor, .. } => interest_agrees(&gateway.told, *held, *held_xor)?,
-            }
+            self.notes_what_is_told(g, p, id, &frame)?;
             if let Some(stream) = self.streams.get_mut(&id)
                 && stream.node_end
                 && !stream.cut
             {
-                let r = stream.router;
-                let h = self.routers[r].store.h;
-                self.planted.push_up(id, h, &mut stream.up, &mut stream.down, frame);
+                let part = &mut self.parts[p];
+                let h = part.routers[stream.router].store.h;
+                part.planted.push_up(id, h, &mut stream.up, &mut stream.down, frame);
             }
         }
         Ok(())
     }
 
-    /// A client connects to a gateway with what it has: a cursor, or its wish.
+    fn notes_what_is_told(&mut self, g: usize, p: usize, stream: StreamId, frame: &ToRouter) -> Check {
+        let side = &mut self.parts[p].nodes[g];
+        match frame {
+            ToRouter::Resume { term, n, from, channels, .. } => {
+                *self.seen.entry("a Resume").or_default() += 1;
+                let session = Session { stream, term: *term, n: *n };
+                resume_goes_on(side.session, side.highest, session, *from)?;
+                side.session = Some(session);
+                side.highest = *term;
+                side.told = channels.iter().cloned().collect();
+            }
+            ToRouter::Want { channel, .. } => {
+                side.told.insert(channel.clone());
+            }
+            ToRouter::Unwant { channel, .. } => {
+                *self.seen.entry("an Unwant").or_default() += 1;
+                side.told.remove(channel);
+            }
+            ToRouter::Cancel { .. } => *self.seen.entry("a Cancel").or_default() += 1,
+            ToRouter::Ack { held, held_xor, .. } => interest_agrees(&side.told, *held, *held_xor)?,
+        }
+        Ok(())
+    }
+
+    /// A client connects to a gateway with what it has: a cursor, or wishes.
     pub(crate) fn join(&mut self, c: usize, g: usize) -> Check {
         self.clients[c].conn = Some(Conn { gateway: g, subs: Vec::new() });
         for index in 0..self.clients[c].follows.len() {
-            let wish = self.draw_wish();
-            let follow = &mut self.clients[c].follows[index];
-            if follow.start.is_none() {
-                follow.wish = wish;
-            }
-            let sub = self.subscribe(c, index, g)?;
+            let sub = self.begin(c, index, g)?;
             if let Some(conn) = &mut self.clients[c].conn {
                 conn.subs.push(sub);
             }
@@ -104,220 +122,129 @@ impl World {
     /// A client drops one channel and asks for it anew, with nothing kept.
     pub(crate) fn follow_anew(&mut self, c: usize, index: usize) -> Check {
         let Some(g) = self.clients[c].conn.as_ref().map(|conn| conn.gateway) else { return Ok(()) };
-        self.leave(c, index);
-        let channel = self.clients[c].follows[index].channel.clone();
-        self.clients[c].follows[index] = Follow::new(channel, self.draw_wish());
-        let sub = self.subscribe(c, index, g)?;
+        self.leave(c, index)?;
+        self.clients[c].cursor = None;
+        let sub = self.begin(c, index, g)?;
         if let Some(conn) = &mut self.clients[c].conn {
             conn.subs[index] = sub;
         }
         Ok(())
     }
 
-    fn subscribe(&mut self, c: usize, index: usize, g: usize) -> Result<Sub, crate::checks::Violation> {
+    /// One channel of a new connection: from the cursor, if that covers it.
+    fn begin(&mut self, c: usize, index: usize, g: usize) -> Result<Sub, Violation> {
+        let (p, channel) = (self.clients[c].follows[index].p, self.clients[c].follows[index].channel.clone());
+        let part = &self.parts[p];
+        let covered = self.clients[c].cursor.as_ref().filter(|cursor| cursor.covers(&channel));
+        let from = match covered.and_then(|cursor| cursor.position(part.id)) {
+            Some((epoch, offset)) => WantFrom::Next { epoch, offset: offset.unwrap_or_default() },
+            None => {
+                self.clients[c].follows[index] = Follow::new(p, channel);
+                self.draw_wish(p)
+            }
+        };
+        let part = &self.parts[p];
+        let follow = &mut self.clients[c].follows[index];
+        let pos = match from {
+            WantFrom::Next { epoch, offset } => Some((epoch, offset.0)),
+            _ => None,
+        };
+        if let Some((epoch, asked)) = pos
+            && part.log_of(epoch).is_some()
+        {
+            follow.epoch.get_or_insert(epoch);
+            follow.start.get_or_insert(asked);
+        }
+        follow.verified = follow.verified.min(pos.map_or(0, |(_, asked)| asked));
+        let asked_above_log =
+            pos.is_some_and(|(epoch, asked)| part.log_of(epoch).is_some_and(|log| asked > log.end()));
+        let want = WantId(0);
+        let mut sub = Sub { want, established: false, paused: false, pos, last: None, asked_above_log };
+        self.plant_local_join(g, c, index, from, &mut sub);
+        sub.want = self.subscribe(c, index, g, from)?;
+        Ok(sub)
+    }
+
+    fn subscribe(&mut self, c: usize, index: usize, g: usize, from: WantFrom) -> Result<WantId, Violation> {
         let want = if self.is(Mutant::HistoryWithoutWantId) {
             WantId((c * 8 + index) as u64)
         } else {
             WantId(self.name())
         };
-        let end = self.log.end();
-        let follow = &mut self.clients[c].follows[index];
-        let from = match follow.cursor {
-            Some(cursor) => WantFrom::Next { epoch: EPOCH, offset: Offset(cursor) },
-            None => follow.wish,
-        };
-        let asked = match from {
-            WantFrom::Next { offset, epoch } if epoch == EPOCH => Some(offset.0),
-            _ => None,
-        };
-        if let (Some(asked), None) = (asked, follow.start) {
-            follow.start = Some(asked);
-        }
-        follow.verified = follow.verified.min(asked.unwrap_or(0));
-        let mut sub = Sub {
-            want,
-            established: false,
-            pos: asked,
-            last: None,
-            asked_above_log: asked.is_some_and(|asked| asked > end),
-            asked_other_epoch: matches!(from, WantFrom::Next { epoch, .. } if epoch == OTHER_EPOCH),
-        };
-        let channel = follow.channel.clone();
-        self.plant_local_join(g, &channel, from, &mut sub);
+        let (p, channel) = (self.clients[c].follows[index].p, self.clients[c].follows[index].channel.clone());
         let mut out = Vec::new();
-        self.gateways[g].node.subscribe(want, channel, from, &mut out);
-        self.carry(g, out)?;
-        Ok(sub)
+        self.parts[p].planted.asks(want, &channel, from);
+        if self.parts[p].nodes[g].node.subscribe(want, channel, from, self.now_ms, &mut out) {
+            self.saw(if from == WantFrom::Now { "a node's own fresh" } else { "a node's own recovered" });
+        }
+        self.carry(g, p, out)?;
+        Ok(want)
     }
 
-    /// A connection ends; its cursor is the least position of its channels.
-    pub(crate) fn cut(&mut self, c: usize) {
+    /// A connection ends; its cursor is made of the positions of its channels.
+    pub(crate) fn cut(&mut self, c: usize) -> Check {
         for index in 0..self.clients[c].follows.len() {
-            self.leave(c, index);
+            self.leave(c, index)?;
         }
         let client = &mut self.clients[c];
-        let Some(conn) = client.conn.take() else { return };
-        let shard_next = self.gateways[conn.gateway].shard_next;
-        let positions: Vec<Option<u64>> = conn.subs.iter().map(|sub| sub.position(shard_next)).collect();
-        let least = positions.iter().flatten().min().copied();
-        for (follow, position) in client.follows.iter_mut().zip(positions) {
-            follow.cursor = position.and(least).or(follow.cursor);
+        let Some(conn) = client.conn.take() else { return Ok(()) };
+        let mut cursor = Cursor::default();
+        for (follow, sub) in client.follows.iter().zip(&conn.subs) {
+            let part = &self.parts[follow.p];
+            if let Some((epoch, position)) = sub.position(&part.nodes[conn.gateway]) {
+                cursor.cover(&follow.channel, part.id, epoch, Offset(position));
+            }
         }
+        client.cursor = Cursor::parse(&cursor.encode()).ok();
+        Ok(())
     }
 
-    fn leave(&mut self, c: usize, index: usize) {
+    fn leave(&mut self, c: usize, index: usize) -> Check {
         let client = &self.clients[c];
-        let Some(conn) = &client.conn else { return };
-        let (sub, channel) = (&conn.subs[index], &client.follows[index].channel);
-        let node = &mut self.gateways[conn.gateway].node;
+        let Some(conn) = client.conn.as_ref().filter(|conn| !conn.subs[index].paused) else { return Ok(()) };
+        let (g, want, follow) = (conn.gateway, conn.subs[index].want, &client.follows[index]);
+        let p = follow.p;
+        let node = &mut self.parts[p].nodes[g].node;
+        let mut out = Vec::new();
         // A HistoryEnd may be on its way to the shard: the node knows better than we do.
-        if !node.cancel(sub.want, self.now_ms) {
-            node.release(channel, self.now_ms);
+        if !node.cancel(want, self.now_ms, &mut out) {
+            node.release(&follow.channel, self.now_ms);
         }
+        self.carry(g, p, out)
     }
 
-    /// The shard takes the next thing that its node pushed.
-    pub(crate) fn shard_step(&mut self, g: usize) -> Check {
-        let Some(out) = self.gateways[g].inbox.pop_front() else { return Ok(()) };
-        match out {
-            NodeOut::Send(..) => Ok(()),
-            NodeOut::Mark(next) => {
-                self.gateways[g].shard_next = self.gateways[g].shard_next.max(next.0);
-                self.plant_mark_to_pending(g, next.0);
-                Ok(())
-            }
-            NodeOut::Event(event) => {
-                let Some(offset) = event.offset else { return Ok(()) };
-                let dedupe_below = self.planted.dedupe_below(g, offset.next().0);
-                self.gateways[g].shard_next = self.gateways[g].shard_next.max(offset.next().0);
-                let to_pending = self.is(Mutant::LiveEventToPending);
-                for (c, index) in self.subs_of(g, &event.channel) {
-                    if self.sub(c, index).is_some_and(|sub| sub.established || to_pending) {
-                        self.give(c, index, offset.0, dedupe_below)?;
-                    }
-                }
-                Ok(())
-            }
-            NodeOut::History { want, rows, .. } => {
-                self.saw("a History chunk");
-                for offset in rows.iter().filter_map(|row| row.offset) {
-                    let dedupe_below = self.planted.dedupe_below(g, offset.next().0);
-                    for (c, index) in self.addressed(g, want) {
-                        self.give(c, index, offset.0, dedupe_below)?;
-                    }
-                }
-                Ok(())
-            }
-            NodeOut::Established { want, outcome, upto, .. } => {
-                for (c, index) in self.addressed(g, want) {
-                    self.establish(c, index, outcome, upto.0)?;
-                }
-                Ok(())
-            }
-            NodeOut::Lost { channel, upto } => self.live_lost(g, channel.as_ref(), upto.0),
-            NodeOut::EpochChanged(_) => hold(false, "epoch_stays", || "there is one epoch here".to_owned()),
+    /// A slow client has not read what it was given: its History goes on from `first` later.
+    pub(crate) fn pause(&mut self, c: usize, index: usize, epoch: LogEpoch, first: u64) -> Check {
+        self.saw("a paused History");
+        self.leave(c, index)?;
+        let follow = &mut self.clients[c].follows[index];
+        follow.count_in(epoch);
+        follow.start.get_or_insert(first);
+        if let Some(sub) = self.sub(c, index) {
+            (sub.paused, sub.pos) = (true, Some((epoch, first)));
         }
+        Ok(())
     }
 
-    pub(crate) fn subs_of(&self, g: usize, channel: &Channel) -> Vec<(usize, usize)> {
-        let mut found = Vec::new();
-        for (c, client) in self.clients.iter().enumerate() {
-            let Some(conn) = client.conn.as_ref().filter(|conn| conn.gateway == g) else { continue };
-            let index = client.follows.iter().position(|follow| follow.channel == *channel);
-            found.extend(index.filter(|index| *index < conn.subs.len()).map(|index| (c, index)));
-        }
-        found
-    }
-
-    pub(crate) fn sub(&mut self, c: usize, index: usize) -> Option<&mut Sub> {
-        self.clients[c].conn.as_mut().and_then(|conn| conn.subs.get_mut(index))
-    }
-
-    /// The subscription that a Want belongs to.
-    fn addressed(&self, g: usize, want: WantId) -> Vec<(usize, usize)> {
-        let mut found = Vec::new();
-        for (c, client) in self.clients.iter().enumerate() {
-            let Some(conn) = client.conn.as_ref().filter(|conn| conn.gateway == g) else { continue };
-            if let Some(index) = conn.subs.iter().position(|sub| sub.want == want) {
-                found.push((c, index));
-                if self.is(Mutant::HistoryToEverySubscriber) {
-                    return self.subs_of(g, &client.follows[index].channel);
-                }
+    /// A slow client has caught up: its paused Histories go on.
+    pub(crate) fn go_on(&mut self, c: usize) -> Check {
+        let Some(g) = self.clients[c].conn.as_ref().map(|conn| conn.gateway) else { return Ok(()) };
+        for index in 0..self.clients[c].follows.len() {
+            let Some((epoch, pos)) = self.sub(c, index).filter(|sub| sub.paused).and_then(|sub| sub.pos)
+            else {
+                continue;
+            };
+            let from = WantFrom::Next { epoch, offset: Offset(pos) };
+            let want = self.subscribe(c, index, g, from)?;
+            if let Some(sub) = self.sub(c, index) {
+                (sub.paused, sub.want) = (false, want);
             }
         }
-        found
-    }
-
-    /// One event for one subscription: dedupe is per (connection, channel).
-    fn give(&mut self, c: usize, index: usize, offset: u64, dedupe_below: u64) -> Check {
-        let channels = self.clients[c].follows.len();
-        self.saw("an event offered");
-        let client = &mut self.clients[c];
-        let Some(sub) = client.conn.as_mut().and_then(|conn| conn.subs.get_mut(index)) else { return Ok(()) };
-        if sub.pos.is_some_and(|pos| offset < pos) || offset < dedupe_below {
-            return Ok(());
-        }
-        let follow = &mut client.follows[index];
-        pos_rises(sub.last, offset)?;
-        one_channel_sees_no_repeat(channels, follow, offset)?;
-        sub.last = Some(offset);
-        sub.pos = Some(offset + 1);
-        follow.start.get_or_insert(offset);
-        follow.got.insert(offset);
-        self.saw("an event delivered");
         Ok(())
     }
 
-    fn establish(&mut self, c: usize, index: usize, outcome: Outcome, upto: u64) -> Check {
-        let Some(sub) = self.sub(c, index) else { return Ok(()) };
-        let (from, above, other_epoch) = (sub.pos, sub.asked_above_log, sub.asked_other_epoch);
-        sub.established = true;
-        sub.pos = Some(from.map_or(upto, |from| from.max(upto)));
-        self.saw(match outcome {
-            Outcome::Recovered => "recovered",
-            Outcome::Fresh => "fresh",
-            Outcome::Lost(reason) => reason.as_str(),
-        });
-        match outcome {
-            Outcome::Lost(LostReason::Epoch) => {
-                hold(other_epoch, "lost_has_a_cause", || "epoch, in this epoch".to_owned())?;
-            }
-            Outcome::Lost(LostReason::BadCursor) => {
-                hold(above, "lost_has_a_cause", || format!("bad cursor from {from:?}"))?;
-                if let Some(sub) = self.sub(c, index) {
-                    sub.pos = Some(upto);
-                }
-                let follow = &mut self.clients[c].follows[index];
-                (follow.start, follow.verified) = (Some(upto), upto);
-            }
-            Outcome::Lost(LostReason::Expired) => {
-                let channel = self.clients[c].follows[index].channel.clone();
-                let from = from.unwrap_or(0);
-                self.lost_has_a_cause(&channel, from)?;
-                self.clients[c].follows[index].lost.push((from, upto));
-            }
-            Outcome::Recovered | Outcome::Fresh => {}
-        }
-        self.clients[c].follows[index].start.get_or_insert(upto);
-        Ok(())
-    }
-
-    fn live_lost(&mut self, g: usize, channel: Option<&Channel>, upto: u64) -> Check {
-        let channels = channel.map_or_else(|| self.config.channels.clone(), |channel| vec![channel.clone()]);
-        for channel in channels {
-            for (c, index) in self.subs_of(g, &channel) {
-                let shard_next = self.gateways[g].shard_next;
-                let Some(sub) = self.sub(c, index).filter(|sub| sub.established) else { continue };
-                let from = sub.position(shard_next).unwrap_or(0);
-                if from >= upto {
-                    continue;
-                }
-                sub.pos = Some(upto);
-                live_lost_has_a_cause(&self.log, &channel, from, upto)?;
-                self.clients[c].follows[index].lost.push((from, upto));
-                self.saw("lost while live");
-            }
-        }
-        Ok(())
+    /// One History chunk in so many finds its client slow.
+    pub(crate) fn is_slow(&mut self) -> bool {
+        self.config.slow_in > 0 && self.rng.random_ratio(1, self.config.slow_in)
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_tenure::{Chunk, Nonce, Rows, RowsError};
-use tidegate_vocab::{Channel, Event, EventName, Offset, Payload};
+use tidegate_vocab::{Channel, Event, EventName, LogEpoch, Offset, Payload};
 
-use crate::world::Config;
+use crate::config::Config;
 
 /// One record of the log.
 #[derive(Debug, Clone)]
@@ -24,13 +24,18 @@ pub(crate) enum Rec {
 }
 
 /// All records ever appended, and from where on the log still has them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
+    pub(crate) epoch: LogEpoch,
     records: Vec<(u64, Rec)>,
     pub(crate) start: u64,
 }
 
 impl Log {
+    pub(crate) fn new(epoch: LogEpoch) -> Self {
+        Self { epoch, records: Vec::new(), start: 0 }
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.records.len() as u64
     }

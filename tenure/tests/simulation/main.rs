@@ -1,19 +1,24 @@
 //! The two machines under a random scheduler, against a model log (TENURES, "Invariants to assert").
 //!
-//! One partition, two routers, a few gateways and clients; everything may be late, cut, crashed or told again. A seed
+//! A topic of a few partitions, two routers, a few gateways and clients; everything may be late, cut, crashed, told
+//! again, or made anew. A seed
 //! decides everything: `SIM_SEED=17 cargo test -p tidegate-tenure --test simulation` runs one and prints its trace,
 //! `SIM_SEEDS=20000` runs that many. Mutants prove that the checks would notice.
 
 mod audit;
 mod checks;
 mod client;
+mod config;
 mod frames;
 mod gateway;
+mod kinds;
 mod log;
 mod mutant;
 mod router;
 mod scheduler;
 mod settle;
+mod shard;
+mod streams;
 mod world;
 
 use std::cell::Cell;
@@ -43,7 +48,7 @@ fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Ran {
 fn random_schedules_break_no_invariant() {
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(2_000),
+        None => 0..number("SIM_SEEDS").unwrap_or(5_000),
     };
     let (count, mut steps, mut seen) = (seeds.end - seeds.start, 0, BTreeMap::new());
     for seed in seeds {
@@ -68,13 +73,19 @@ fn random_schedules_break_no_invariant() {
 }
 
 /// What a simulation worth its name runs into.
-const MUST_HAPPEN: [&str; 13] = [
+const MUST_HAPPEN: [&str; 19] = [
+    "a Cancel",
     "a History chunk",
     "a Resume",
+    "a node's own fresh",
+    "a node's own recovered",
     "a retake",
+    "a paused History",
     "a stale frame was dropped",
+    "a topic made anew",
     "an Unwant",
     "an event delivered",
+    "another log while live",
     "bad_cursor",
     "epoch",
     "expired",
@@ -129,9 +140,9 @@ macro_rules! mutants {
 
 mutants! {
     history_for_every_subscriber_is_caught: HistoryToEverySubscriber => ["cursor_passes_nothing", "lost_has_a_cause"];
-    history_without_a_want_id_is_caught: HistoryWithoutWantId => ["cursor_passes_nothing", "lost_has_a_cause"];
+    history_without_a_want_id_is_caught: HistoryWithoutWantId => ["cursor_passes_nothing", "lost_has_a_cause", "epoch_is_told"];
     dedupe_by_partition_is_caught: DedupeByPartition => ["cursor_passes_nothing"];
-    a_live_event_for_a_pending_subscription_is_caught: LiveEventToPending => ["cursor_passes_nothing"];
+    a_live_event_for_a_pending_subscription_is_caught: LiveEventToPending => ["cursor_passes_nothing", "lost_has_a_cause"];
     a_mark_for_a_pending_subscription_is_caught: MarkToPending => ["cursor_passes_nothing"];
     joining_a_held_channel_without_a_want_is_caught: JoinLocally => ["cursor_passes_nothing"];
     a_mark_before_queued_events_is_caught: MarkBeforeQueuedEvents => ["machine_assertion", "cursor_passes_nothing"];
@@ -154,4 +165,16 @@ mutants! {
     not_taking_over_again_is_caught: NoRetake => ["the_assigned_router_serves"];
     forgetting_evictions_is_caught: EvictedForgotten => ["history_is_complete"];
     judging_a_cursor_by_h_is_caught: WatermarkIsOwnH => ["lost_has_a_cause"];
+    a_hold_that_begins_at_a_cursor_is_caught: HoldBeginsAtCursor => ["cursor_passes_nothing"];
+    an_own_answer_over_a_gap_in_the_ring_is_caught: RingHasGap => ["cursor_passes_nothing"];
+    a_hold_that_survives_a_lost_is_caught: HoldSurvivesLost => ["cursor_passes_nothing"];
+    a_hold_that_survives_an_unwant_is_caught: HoldSurvivesUnwant => ["cursor_passes_nothing"];
+    a_hold_that_survives_another_log_is_caught: HoldSurvivesEpoch => ["cursor_passes_nothing"];
+    a_position_that_survives_another_log_is_caught: NextSurvivesEpoch => ["cursor_passes_nothing"];
+    not_telling_of_another_log_is_caught: EpochUntold => ["epoch_is_told", "everyone_is_in_the_log"];
+    a_cursor_of_another_log_that_is_believed_is_caught: EpochNotCompared => ["epoch_is_told", "lost_has_a_cause"];
+    a_cancel_that_unwants_at_the_owner_only_is_caught: CancelUnwantsAtOwner => ["owned_is_not_repeated"];
+    a_cancel_that_unwants_at_the_node_only_is_caught: CancelUnwantsAtNode => ["owned_is_not_repeated"];
+    a_cancel_of_another_want_is_caught: CancelOfAnother => ["everyone_is_established"];
+    a_cancel_that_is_ignored_is_caught: CancelIgnored => ["nothing_for_a_cancelled_want"];
 }

@@ -1,86 +1,13 @@
 //! Picks what happens next.
 
 use rand::Rng;
-use rand::rngs::StdRng;
 use tidegate_tenure::StreamId;
 
 use crate::checks::Check;
+use crate::kinds::{KINDS, Kind};
 use crate::log::Rec;
 use crate::mutant::Mutant;
 use crate::world::{Failure, ROUTERS, Ran, World};
-
-/// The kinds of steps; a seed draws how likely each is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Publish,
-    Noise,
-    DeadLetter,
-    Trim,
-    Assign,
-    Revoke,
-    Land,
-    Consume,
-    LoadBackward,
-    Retake,
-    Crash,
-    Restart,
-    Connect,
-    Cut,
-    RouterNotices,
-    NodeNotices,
-    Down,
-    Up,
-    Pump,
-    Mark,
-    AskWatermark,
-    AnswerWatermark,
-    AnswerRead,
-    Ephemeral,
-    NodeTick,
-    Shard,
-    Join,
-    Leave,
-    FollowAnew,
-    Time,
-}
-
-/// Each kind, and the weights a seed may draw for it: what moves things on is never switched off.
-const KINDS: [(Kind, [u32; 4]); 30] = [
-    (Kind::Publish, [4, 8, 8, 16]),
-    (Kind::Noise, [0, 0, 1, 4]),
-    (Kind::DeadLetter, [0, 0, 0, 1]),
-    (Kind::Trim, [0, 0, 0, 1]),
-    (Kind::Assign, [1, 2, 4, 8]),
-    (Kind::Revoke, [1, 1, 2, 8]),
-    (Kind::Land, [2, 4, 8, 16]),
-    (Kind::Consume, [2, 8, 16, 32]),
-    (Kind::LoadBackward, [0, 1, 4, 8]),
-    (Kind::Retake, [2, 4, 8, 8]),
-    (Kind::Crash, [0, 0, 1, 1]),
-    (Kind::Restart, [2, 4, 8, 8]),
-    (Kind::Connect, [4, 8, 16, 16]),
-    (Kind::Cut, [0, 1, 2, 4]),
-    (Kind::RouterNotices, [1, 2, 8, 16]),
-    (Kind::NodeNotices, [1, 2, 8, 16]),
-    (Kind::Down, [8, 16, 32, 32]),
-    (Kind::Up, [8, 16, 32, 32]),
-    (Kind::Pump, [4, 16, 32, 32]),
-    (Kind::Mark, [1, 2, 8, 8]),
-    (Kind::AskWatermark, [0, 1, 2, 2]),
-    (Kind::AnswerWatermark, [1, 4, 8, 8]),
-    (Kind::AnswerRead, [2, 8, 16, 16]),
-    (Kind::Ephemeral, [0, 0, 1, 1]),
-    (Kind::NodeTick, [1, 2, 4, 8]),
-    (Kind::Shard, [8, 16, 32, 32]),
-    (Kind::Join, [4, 8, 16, 16]),
-    (Kind::Leave, [0, 2, 4, 8]),
-    (Kind::FollowAnew, [0, 0, 1, 2]),
-    (Kind::Time, [1, 2, 4, 8]),
-];
-
-pub(crate) fn draw_weights(rng: &mut StdRng) -> Vec<u32> {
-    KINDS.iter().map(|(_, choices)| choices[rng.random_range(0..choices.len())]).collect()
-}
 
 /// Runs one seed to its end.
 pub(crate) fn run(seed: u64, mutant: Option<Mutant>, traced: bool) -> Ran {
@@ -127,22 +54,22 @@ impl World {
 
     /// One step of one kind, somewhere; nothing when there is nowhere.
     fn step(&mut self, kind: Kind) -> Check {
+        let p = self.draw_part();
         match kind {
-            Kind::Publish => self.publish(),
-            Kind::Noise => self.log.append(Rec::Noise, self.now_ms),
-            Kind::DeadLetter => {
-                let has_key = !self.one_in(4);
-                let channel = has_key.then(|| self.draw_channel());
-                self.log.append(Rec::DeadLetter(channel), self.now_ms);
+            Kind::Publish => self.publish(p),
+            Kind::Noise | Kind::DeadLetter => self.append_other(p, kind),
+            Kind::Trim => self.trim(p),
+            Kind::MakeAnew => {
+                self.note(|| "the topic is made anew".to_owned());
+                self.make_anew();
             }
-            Kind::Trim => self.trim(),
-            Kind::Assign => return self.assign_any(),
+            Kind::Assign => return self.assign_any(p),
             Kind::Land => {
-                if !self.appends.is_empty() {
-                    let index = self.rng.random_range(0..self.appends.len());
+                if !self.parts[p].appends.is_empty() {
+                    let index = self.rng.random_range(0..self.parts[p].appends.len());
                     let again = self.one_in(10);
-                    self.note(|| format!("land {index}"));
-                    self.land(index, again);
+                    self.note(|| format!("p{p} land {index}"));
+                    self.land(p, index, again);
                 }
             }
             Kind::Time => {
@@ -150,105 +77,125 @@ impl World {
                 self.now_ms += if long { 61_000 } else { self.rng.random_range(1..400) };
                 self.note(|| format!("time, long: {long}"));
             }
-            Kind::Join | Kind::Leave | Kind::FollowAnew => return self.client_step(kind),
+            Kind::Join | Kind::Leave | Kind::FollowAnew | Kind::GoOn => return self.client_step(kind),
             Kind::Cut | Kind::RouterNotices | Kind::NodeNotices | Kind::Down | Kind::Up | Kind::Pump => {
-                return self.stream_step(kind);
+                return self.stream_step(p, kind);
             }
             Kind::Connect => {
-                let (r, g) =
-                    (self.rng.random_range(0..ROUTERS), self.rng.random_range(0..self.gateways.len()));
+                let (r, g) = (self.rng.random_range(0..ROUTERS), self.draw_gateway());
                 return self.connect_if_down(r, g);
             }
             Kind::NodeTick | Kind::Shard => {
-                let g = self.rng.random_range(0..self.gateways.len());
+                let g = self.draw_gateway();
                 self.note(|| format!("{kind:?} g{g}"));
                 return if kind == Kind::Shard { self.shard_step(g) } else { self.node_tick(g) };
             }
-            _ => return self.router_step(kind),
+            _ => return self.router_step(p, kind),
         }
         Ok(())
     }
 
-    fn publish(&mut self) {
-        let channel = self.draw_channel();
-        let ttl = self.one_in(8).then(|| self.now_ms + self.rng.random_range(1..2_000));
-        self.note(|| format!("publish {} in {channel:?}, expires {ttl:?}", 0));
-        self.log.publish(&channel, self.now_ms, ttl);
+    fn draw_gateway(&mut self) -> usize {
+        self.rng.random_range(0..self.inboxes.len())
     }
 
-    fn trim(&mut self) {
+    fn publish(&mut self, p: usize) {
+        let channel = self.draw_channel(p);
+        let ttl = self.one_in(8).then(|| self.now_ms + self.rng.random_range(1..2_000));
+        let (now_ms, end) = (self.now_ms, self.parts[p].log().end());
+        self.note(|| format!("p{p} publish {end} in {channel:?}, expires {ttl:?}"));
+        self.parts[p].log_mut().publish(&channel, now_ms, ttl);
+    }
+
+    fn append_other(&mut self, p: usize, kind: Kind) {
+        let rec = if kind == Kind::Noise {
+            Rec::Noise
+        } else {
+            let has_key = !self.one_in(4);
+            Rec::DeadLetter(has_key.then(|| self.draw_channel(p)))
+        };
+        let now_ms = self.now_ms;
+        self.parts[p].log_mut().append(rec, now_ms);
+    }
+
+    fn trim(&mut self, p: usize) {
         if self.one_in(2) {
-            self.log.start += self.rng.random_range(0..=(self.log.end() - self.log.start) / 2);
-            let start = self.log.start;
-            self.note(|| format!("log starts at {start}"));
+            let most = (self.parts[p].log().end() - self.parts[p].log().start) / 2;
+            let more = self.rng.random_range(0..=most);
+            self.parts[p].log_mut().start += more;
+            let start = self.parts[p].log().start;
+            self.note(|| format!("p{p} log starts at {start}"));
         }
         let r = self.rng.random_range(0..ROUTERS);
-        self.routers[r].store.trim(self.log.start);
+        let start = self.parts[p].read_by(r).start;
+        self.parts[p].routers[r].store.trim(start);
     }
 
-    pub(crate) fn assign_any(&mut self) -> Check {
-        let Some(r) = self.any_router(|world, r| world.routers[r].up) else { return Ok(()) };
-        self.note(|| format!("assign r{r}"));
-        self.assign(r)
+    pub(crate) fn assign_any(&mut self, p: usize) -> Check {
+        let Some(r) = self.any_router(|world, r| world.routers_up[r]) else { return Ok(()) };
+        self.note(|| format!("p{p} assign r{r}"));
+        self.assign(p, r)
     }
 
     pub(crate) fn connect_if_down(&mut self, r: usize, g: usize) -> Check {
         let live = |stream: &crate::world::Stream| stream.router == r && stream.gateway == g && !stream.cut;
-        if !self.routers[r].up || self.streams.values().any(live) {
+        if !self.routers_up[r] || self.streams.values().any(live) {
             return Ok(());
         }
         self.note(|| format!("connect r{r} g{g}"));
         self.connect(r, g)
     }
 
-    fn router_step(&mut self, kind: Kind) -> Check {
-        let assigned = self.assigned;
+    fn router_step(&mut self, p: usize, kind: Kind) -> Check {
+        let assigned = self.parts[p].assigned;
         let now_ms = self.now_ms;
         let found = self.any_router(|world, r| {
-            let router = &world.routers[r];
+            let router = &world.parts[p].routers[r];
             match kind {
                 Kind::Revoke => router.believes && assigned != Some(r),
-                Kind::Consume => router.believes && router.store.h < world.log.end(),
+                Kind::Consume => router.believes && router.store.h < world.parts[p].read_by(r).end(),
                 Kind::Retake => router.retake_at_ms.is_some_and(|at| at <= now_ms),
-                Kind::Restart => !router.up,
+                Kind::Restart => !world.routers_up[r],
                 Kind::AnswerWatermark => !router.asks.is_empty(),
                 Kind::AnswerRead => !router.reads.is_empty(),
-                _ => router.up && router.owner.is_some(),
+                Kind::NoticeLog => world.reads_an_old_log(p, r),
+                _ => world.routers_up[r] && router.owner.is_some(),
             }
         });
         let Some(r) = found else { return Ok(()) };
-        self.note(|| format!("{kind:?} r{r}"));
+        self.note(|| format!("p{p} {kind:?} r{r}"));
         match kind {
-            Kind::Revoke => return self.revoke(r),
+            Kind::Revoke => return self.revoke(p, r),
             Kind::Consume => {
                 for _ in 0..self.rng.random_range(1..4) {
-                    self.consume(r)?;
+                    self.consume(p, r)?;
                 }
             }
-            Kind::Retake => return self.retake(r),
-            Kind::Restart => self.routers[r].up = true,
+            Kind::Retake => return self.retake(p, r),
+            Kind::Restart => self.routers_up[r] = true,
             Kind::Crash => {
                 let wiped = self.rng.random();
                 self.crash(r, wiped);
             }
-            Kind::LoadBackward => return self.load_backward(r, 2),
+            Kind::LoadBackward => return self.load_backward(p, r, 2),
             Kind::Mark => {
                 let heartbeat = self.rng.random();
-                return self.mark(r, heartbeat);
+                return self.mark(p, r, heartbeat);
             }
-            Kind::AskWatermark => self.ask_watermark(r),
-            Kind::AnswerWatermark => self.answer_watermark(r),
-            Kind::AnswerRead => return self.answer_read(r),
+            Kind::AskWatermark => self.ask_watermark(p, r),
+            Kind::AnswerWatermark => self.answer_watermark(p, r),
+            Kind::AnswerRead => return self.answer_read(p, r),
+            Kind::NoticeLog => return self.notice_log(p, r),
             Kind::Ephemeral => {
-                let channel = self.draw_channel();
-                return self.ephemeral(r, channel);
+                let channel = self.draw_channel(p);
+                return self.ephemeral(p, r, channel);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn stream_step(&mut self, kind: Kind) -> Check {
+    fn stream_step(&mut self, p: usize, kind: Kind) -> Check {
         let room = self.config.room_bytes;
         let found = self.any_stream(|stream| match kind {
             Kind::Cut => !stream.cut,
@@ -272,7 +219,7 @@ impl World {
             Kind::Up => return self.deliver_up(id),
             _ => {
                 let failing = self.one_in(16);
-                return self.pump(id, failing);
+                return self.pump(p, id, failing);
             }
         }
         self.streams.retain(|_, stream| stream.router_end || stream.node_end);
@@ -292,11 +239,12 @@ impl World {
 
     fn client_step(&mut self, kind: Kind) -> Check {
         let c = self.rng.random_range(0..self.clients.len());
-        let g = self.rng.random_range(0..self.gateways.len());
+        let g = self.draw_gateway();
         self.note(|| format!("{kind:?} client {c} g{g}"));
         match kind {
             Kind::Join if self.clients[c].conn.is_none() => return self.join(c, g),
-            Kind::Leave if self.clients[c].conn.is_some() => self.cut(c),
+            Kind::Leave if self.clients[c].conn.is_some() => return self.cut(c),
+            Kind::GoOn => return self.go_on(c),
             Kind::FollowAnew => {
                 let index = self.rng.random_range(0..self.clients[c].follows.len());
                 return self.follow_anew(c, index);

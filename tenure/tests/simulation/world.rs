@@ -1,4 +1,5 @@
-//! The simulated cluster: one partition's log, two routers, a few gateways, clients, and the streams between them.
+//! The simulated cluster: the logs of a topic's partitions, two routers, a few gateways, clients, and the streams
+//! between them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,39 +11,24 @@ use tidegate_vocab::{Channel, LogEpoch, Offset, PartitionId, Term, Topic};
 use crate::audit::Audit;
 use crate::checks::{Check, Session, Violation};
 use crate::client::{Client, Follow};
+use crate::config::Config;
 use crate::log::{Log, Store};
 use crate::mutant::{Mutant, Planted};
 
-pub(crate) const PARTITION: PartitionId = PartitionId { topic: Topic::Events, number: 0 };
-pub(crate) const EPOCH: LogEpoch = LogEpoch(7);
-pub(crate) const OTHER_EPOCH: LogEpoch = LogEpoch(6);
+/// The epochs of the topic as it is made anew: they have no order.
+pub(crate) const EPOCHS: [LogEpoch; 3] = [LogEpoch(7), LogEpoch(3), LogEpoch(11)];
+pub(crate) const STRANGE_EPOCH: LogEpoch = LogEpoch(6);
 pub(crate) const ROUTERS: usize = 2;
 
-/// What differs from seed to seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) gateways: usize,
-    pub(crate) clients: usize,
-    pub(crate) channels: Vec<Channel>,
-    pub(crate) ring_bytes: usize,
-    pub(crate) room_bytes: usize,
-    pub(crate) store_rows: usize,
-    pub(crate) chunk_rows: usize,
-    pub(crate) steps: usize,
-    /// One step of time in so many is longer than any linger.
-    pub(crate) long_time_in: u32,
-    /// How likely each kind of step is, by [`crate::scheduler::Kind`]: some kinds never happen under some seeds.
-    pub(crate) weights: Vec<u32>,
-}
-
-/// A router process; what is durable is its store.
+/// A router's share of one partition; what is durable is its store.
 #[derive(Debug)]
 pub(crate) struct Router {
-    pub(crate) up: bool,
     /// Still believes that the partition is assigned to it.
     pub(crate) believes: bool,
     pub(crate) owner: Option<Owner>,
     pub(crate) store: Store,
+    /// Which of the topic's logs it reads: it learns late that there is another.
+    pub(crate) log: usize,
     /// The nonce of its last takeover.
     pub(crate) nonce: Option<Nonce>,
     pub(crate) retake_at_ms: Option<u64>,
@@ -52,17 +38,62 @@ pub(crate) struct Router {
     pub(crate) reads: Vec<(StreamId, Offset)>,
 }
 
-/// A gateway: its node and, behind a queue, its one shard.
+/// A gateway's share of one partition: its node, and how far its one shard has got.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct NodeSide {
     pub(crate) node: Node,
-    pub(crate) inbox: VecDeque<NodeOut>,
-    /// The shard's next[P].
+    /// The shard's next[P], and the log in which it counts.
     pub(crate) shard_next: u64,
+    pub(crate) shard_epoch: Option<LogEpoch>,
     pub(crate) session: Option<Session>,
+    /// The highest term of a Resume in one log.
     pub(crate) highest: Term,
     /// What the session's Resume, Wants and Unwants said is wanted.
     pub(crate) told: BTreeSet<Channel>,
+}
+
+/// One partition, everywhere.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) id: PartitionId,
+    /// The topic's logs, the current one last.
+    pub(crate) logs: Vec<Log>,
+    /// Takeovers sent to the log and not yet in it.
+    pub(crate) appends: Vec<(usize, Nonce)>,
+    pub(crate) assigned: Option<usize>,
+    /// Per log and channel, below which some store ever lost rows.
+    pub(crate) gone: BTreeMap<(LogEpoch, Channel), u64>,
+    pub(crate) routers: Vec<Router>,
+    /// By gateway.
+    pub(crate) nodes: Vec<NodeSide>,
+    pub(crate) planted: Planted,
+}
+
+impl Part {
+    pub(crate) fn log(&self) -> &Log {
+        self.logs.last().expect("invariant: there is a log")
+    }
+
+    pub(crate) fn log_mut(&mut self) -> &mut Log {
+        self.logs.last_mut().expect("invariant: there is a log")
+    }
+
+    pub(crate) fn log_of(&self, epoch: LogEpoch) -> Option<&Log> {
+        self.logs.iter().find(|log| log.epoch == epoch)
+    }
+
+    /// The log that a router reads.
+    pub(crate) fn read_by(&self, r: usize) -> &Log {
+        &self.logs[self.routers[r].log]
+    }
+}
+
+/// What a node pushed to its shard, with the epoch as of then.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) p: usize,
+    pub(crate) epoch: Option<LogEpoch>,
+    pub(crate) out: NodeOut,
 }
 
 /// One Deliver stream; each end learns on its own that it was cut.
@@ -75,7 +106,8 @@ pub(crate) struct Stream {
     pub(crate) node_end: bool,
     pub(crate) down: VecDeque<ToNode>,
     pub(crate) up: VecDeque<ToRouter>,
-    pub(crate) audit: Option<Audit>,
+    /// By partition.
+    pub(crate) audits: BTreeMap<usize, Audit>,
 }
 
 impl Stream {
@@ -88,7 +120,7 @@ impl Stream {
             node_end: true,
             down: VecDeque::new(),
             up: VecDeque::new(),
-            audit: None,
+            audits: BTreeMap::new(),
         }
     }
 
@@ -100,19 +132,16 @@ impl Stream {
 pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) config: Config,
-    pub(crate) planted: Planted,
+    pub(crate) mutant: Option<Mutant>,
     pub(crate) now_ms: u64,
-    pub(crate) log: Log,
-    pub(crate) routers: Vec<Router>,
-    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) parts: Vec<Part>,
+    /// Which router processes run.
+    pub(crate) routers_up: Vec<bool>,
+    /// What waits for each gateway's shard, of all partitions in one order.
+    pub(crate) inboxes: Vec<VecDeque<Item>>,
     pub(crate) clients: Vec<Client>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
-    /// Takeovers sent to the log and not yet in it.
-    pub(crate) appends: Vec<(usize, Nonce)>,
-    pub(crate) assigned: Option<usize>,
     pub(crate) names: u64,
-    /// Per channel, below which some store ever lost rows.
-    pub(crate) gone: BTreeMap<Channel, u64>,
     /// How often what matters happened, so that a simulation which no longer reaches it is noticed.
     pub(crate) seen: Seen,
     pub(crate) trace: Option<VecDeque<String>>,
@@ -124,39 +153,16 @@ impl World {
     pub(crate) fn new(seed: u64, mutant: Option<Mutant>, traced: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let config = Config::draw(&mut rng);
-        let router = || Router {
-            up: true,
-            believes: false,
-            owner: None,
-            store: Store::wiped(0, &config),
-            nonce: None,
-            retake_at_ms: None,
-            asks: Vec::new(),
-            reads: Vec::new(),
-        };
-        let gateway = |_| Gateway {
-            node: Node::new(PARTITION),
-            inbox: VecDeque::new(),
-            shard_next: 0,
-            session: None,
-            highest: Term::NONE,
-            told: BTreeSet::new(),
-        };
-        let routers = (0..ROUTERS).map(|_| router()).collect();
-        let gateways = (0..config.gateways).map(gateway).collect();
         let mut world = Self {
             rng,
-            planted: Planted::new(mutant),
+            mutant,
             now_ms: 1_000_000,
-            log: Log::default(),
-            routers,
-            gateways,
+            parts: (0..config.partitions).map(|p| new_part(p, &config, mutant)).collect(),
+            routers_up: vec![true; ROUTERS],
+            inboxes: (0..config.gateways).map(|_| VecDeque::new()).collect(),
             clients: Vec::new(),
             streams: BTreeMap::new(),
-            appends: Vec::new(),
-            assigned: None,
             names: 0,
-            gone: BTreeMap::new(),
             seen: Seen::new(),
             trace: traced.then(VecDeque::new),
             trace_frozen: false,
@@ -171,7 +177,7 @@ impl World {
     }
 
     pub(crate) fn is(&self, mutant: Mutant) -> bool {
-        self.planted.mutant == Some(mutant)
+        self.mutant == Some(mutant)
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -193,24 +199,29 @@ impl World {
         self.rng.random_ratio(1, n)
     }
 
-    pub(crate) fn draw_channel(&mut self) -> Channel {
-        let index = self.rng.random_range(0..self.config.channels.len());
-        self.config.channels[index].clone()
+    pub(crate) fn draw_part(&mut self) -> usize {
+        self.rng.random_range(0..self.parts.len())
+    }
+
+    pub(crate) fn draw_channel(&mut self, p: usize) -> Channel {
+        let here = self.config.channels_of(p);
+        here[self.rng.random_range(0..here.len())].clone()
     }
 
     /// Something a client may ask for that has no cursor of ours.
-    pub(crate) fn draw_wish(&mut self) -> WantFrom {
-        let end = self.log.end();
+    pub(crate) fn draw_wish(&mut self, p: usize) -> WantFrom {
+        let (epoch, end) = (self.parts[p].log().epoch, self.parts[p].log().end());
+        let other = match self.parts[p].logs.len() {
+            1 => STRANGE_EPOCH,
+            logs => self.parts[p].logs[logs - 2].epoch,
+        };
         match self.rng.random_range(0..11) {
-            0 => WantFrom::Next { epoch: EPOCH, offset: Offset(0) },
-            1 => WantFrom::Next { epoch: EPOCH, offset: Offset(self.rng.random_range(0..=end)) },
+            0 => WantFrom::Next { epoch, offset: Offset(0) },
+            1 => WantFrom::Next { epoch, offset: Offset(self.rng.random_range(0..=end)) },
             // Perhaps above what the owner has consumed.
-            2 => WantFrom::Next {
-                epoch: EPOCH,
-                offset: Offset(end.saturating_sub(self.rng.random_range(0..3))),
-            },
-            3 => WantFrom::Next { epoch: EPOCH, offset: Offset(end + self.rng.random_range(0..5)) },
-            4 => WantFrom::Next { epoch: OTHER_EPOCH, offset: Offset(self.rng.random_range(0..=end)) },
+            2 => WantFrom::Next { epoch, offset: Offset(end.saturating_sub(self.rng.random_range(0..3))) },
+            3 => WantFrom::Next { epoch, offset: Offset(end + self.rng.random_range(0..5)) },
+            4 => WantFrom::Next { epoch: other, offset: Offset(self.rng.random_range(0..=end)) },
             5 => WantFrom::Since(self.now_ms - self.rng.random_range(0..10_000)),
             6 => WantFrom::Last(self.rng.random_range(0..5)),
             7 => WantFrom::Start,
@@ -224,57 +235,73 @@ impl World {
         while channels.len() > count {
             channels.remove(self.rng.random_range(0..channels.len()));
         }
-        let follows = channels.into_iter().map(|channel| Follow::new(channel, self.draw_wish())).collect();
-        Client { follows, conn: None }
+        let follow = |channel: Channel| Follow::new(self.config.part_of(&channel), channel);
+        Client { follows: channels.into_iter().map(follow).collect(), cursor: None, conn: None }
     }
 
     /// Everything that must hold after each step and is not checked where it happens.
     pub(crate) fn check(&mut self) -> Check {
         for client in &mut self.clients {
             let Some(conn) = &client.conn else { continue };
-            let shard_next = self.gateways[conn.gateway].shard_next;
             for (follow, sub) in client.follows.iter_mut().zip(&conn.subs) {
-                let Some(position) = sub.position(shard_next) else { continue };
-                crate::checks::cursor_passes_nothing(follow, position, &self.log, self.now_ms)?;
+                let part = &self.parts[follow.p];
+                let Some((epoch, position)) = sub.position(&part.nodes[conn.gateway]) else { continue };
+                let Some(log) = part.log_of(epoch).filter(|_| follow.epoch == Some(epoch)) else { continue };
+                crate::checks::cursor_passes_nothing(follow, position, log, self.now_ms)?;
                 follow.verified = follow.verified.max(position);
             }
         }
         Ok(())
     }
 
-    pub(crate) fn remember_gone(&mut self, router: usize) {
-        for (channel, evicted) in self.routers[router].store.evicted() {
-            let gone = self.gone.entry(channel.clone()).or_default();
+    pub(crate) fn remember_gone(&mut self, p: usize, r: usize) {
+        let part = &mut self.parts[p];
+        let epoch = part.logs[part.routers[r].log].epoch;
+        for (channel, evicted) in part.routers[r].store.evicted() {
+            let gone = part.gone.entry((epoch, channel.clone())).or_default();
             *gone = (*gone).max(*evicted);
         }
     }
 
     /// Rule 10: `lost` is only told when something below `upto` can really not be had from `from` on.
-    pub(crate) fn lost_has_a_cause(&self, channel: &Channel, from: u64) -> Check {
-        let gone = self.gone.get(channel).copied().unwrap_or(0).max(self.log.start);
+    pub(crate) fn lost_has_a_cause(&self, p: usize, epoch: LogEpoch, channel: &Channel, from: u64) -> Check {
+        let start = self.parts[p].log_of(epoch).map_or(0, |log| log.start);
+        let gone = self.parts[p].gone.get(&(epoch, channel.clone())).copied().unwrap_or(0).max(start);
         crate::checks::hold(from < gone, "lost_has_a_cause", || {
             format!("{channel:?}: lost from {from}, but only below {gone} is gone")
         })
     }
 }
 
-impl Config {
-    fn draw(rng: &mut StdRng) -> Self {
-        let pick = |rng: &mut StdRng, from: &[usize]| from[rng.random_range(0..from.len())];
-        let channels = rng.random_range(1..=3);
-        let name = |index: usize| Channel::parse(&format!("c{index}")).expect("invariant: a valid name");
-        Self {
-            gateways: rng.random_range(1..=3),
-            clients: rng.random_range(1..=5),
-            channels: (0..channels).map(name).collect(),
-            ring_bytes: pick(rng, &[0, 200, 800, 1 << 20]),
-            room_bytes: pick(rng, &[100, 300, 1_000, 1 << 20]),
-            store_rows: pick(rng, &[2, 5, 1_000, 1_000]),
-            chunk_rows: pick(rng, &[1, 2, 1_000]),
-            steps: pick(rng, &[100, 400, 1_000, 2_500]),
-            long_time_in: [2, 8, 32][rng.random_range(0..3)],
-            weights: crate::scheduler::draw_weights(rng),
-        }
+fn new_part(p: usize, config: &Config, mutant: Option<Mutant>) -> Part {
+    let id = PartitionId { topic: Topic::Events, number: p as u32 };
+    let router = |_| Router {
+        believes: false,
+        owner: None,
+        store: Store::wiped(0, config),
+        log: 0,
+        nonce: None,
+        retake_at_ms: None,
+        asks: Vec::new(),
+        reads: Vec::new(),
+    };
+    let node = |_| NodeSide {
+        node: Node::new(id).with_ring_bytes_limit(config.node_ring_bytes),
+        shard_next: 0,
+        shard_epoch: None,
+        session: None,
+        highest: Term::NONE,
+        told: BTreeSet::new(),
+    };
+    Part {
+        id,
+        logs: vec![Log::new(EPOCHS[0])],
+        appends: Vec::new(),
+        assigned: None,
+        gone: BTreeMap::new(),
+        routers: (0..ROUTERS).map(router).collect(),
+        nodes: (0..config.gateways).map(node).collect(),
+        planted: Planted::new(mutant, id),
     }
 }
 
