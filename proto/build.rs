@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "tidegate/deliver/v1/deliver.proto",
     "tidegate/log/v1/log.proto",
     "tidegate/publish/v1/publish.proto",
+    "tidegate/registry/v1/registry.proto",
     "tidegate/upstream/v1/upstream.proto",
 ];
 

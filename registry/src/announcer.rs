@@ -201,8 +201,10 @@ impl Announcer {
         self.rings.push(ring);
         self.meet_members();
         self.announce_moved(&before, now_ms);
-        for stream in self.links.values_mut().filter_map(|link| link.stream.as_mut()) {
-            stream.begin_ring(digest);
+        let newest: BTreeSet<MemberId> =
+            self.rings.last().into_iter().flat_map(|ring| ring.members()).collect();
+        for (_, link) in self.links.iter_mut().filter(|(member, _)| newest.contains(member)) {
+            link.begin_ring(digest);
         }
         self.drop_rings(now_ms);
     }
@@ -260,7 +262,7 @@ impl Announcer {
             stream.push(user, now_ms);
         }
         stream.end_of_snapshot();
-        for ring in &self.rings {
+        for ring in self.rings.iter().filter(|ring| ring.members().any(|it| it == member)) {
             stream.begin_ring(ring.digest());
         }
         if let Some(link) = self.links.get_mut(&member) {

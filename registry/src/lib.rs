@@ -4,18 +4,25 @@
 //! and what to make of the answer. The three are sans-io; `docs/adr/0013-registry.md` tells how they fit together.
 
 mod announcer;
+pub mod client;
+mod convert;
 mod frame;
 mod id;
+mod key;
 mod locator;
 mod member;
+mod members;
 mod ring;
+pub mod server;
 mod table;
 
 pub use announcer::{Announcer, UserCount};
 pub use frame::{
     Batch, Current, Hello, Location, Place, Presence, Transition, Transports, Update, UserState,
 };
+pub use key::{Key, KeyError};
 pub use locator::{Ask, AskId, Found, Locator, LookupId};
 pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Refusal};
+pub use members::{Listed, MemberList};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;

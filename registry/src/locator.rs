@@ -84,8 +84,10 @@ pub struct Locator {
     lookups: HashMap<LookupId, Lookup>,
     asked: BTreeMap<AskId, Asked>,
     last: u64,
-    /// Rises with every word of a node.
+    /// Rises with every word of a node, and with every ring.
     words: u64,
+    /// When this router began to speak its ring.
+    ring_since: u64,
     asks: Vec<Ask>,
     done: Vec<(LookupId, Vec<Found>)>,
 }
@@ -102,14 +104,20 @@ impl Locator {
             asked: BTreeMap::new(),
             last: 0,
             words: 0,
+            ring_since: 0,
             asks: Vec::new(),
             done: Vec::new(),
         }
     }
 
-    /// A newer member list. Questions under way keep the ring by which they were asked.
+    /// A newer member list. Nodes may withdraw what only the old ring assigned as soon as they hear of it, so answers to questions
+    /// under way cover no node.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        self.ring = ring;
+        if ring.digest() != self.ring.digest() {
+            self.words += 1;
+            self.ring_since = self.words;
+            self.ring = ring;
+        }
     }
 
     /// What this router tells attached nodes that it speaks.
@@ -208,7 +216,8 @@ impl Locator {
         let Some(asked) = self.asked.remove(&id) else { return };
         self.members.entry(asked.member).or_default().incarnation = Some(member);
         let current = Current { member, digest: asked.digest };
-        let covers = |node: &Attached| node.since <= asked.at && node.current.contains(&current);
+        let is_spoken = self.ring_since <= asked.at;
+        let covers = |node: &Attached| is_spoken && node.since <= asked.at && node.current.contains(&current);
         let uncovered = self.nodes.iter().filter(|(_, node)| !covers(node)).map(|(node, _)| *node);
         let also: Arc<[Incarnation]> = uncovered.collect();
         if let Some(lookup) = self.lookups.get_mut(&asked.lookup) {

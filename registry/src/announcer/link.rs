@@ -38,6 +38,13 @@ impl Link {
         self.stream = None;
     }
 
+    /// What the ring adds has just been pushed.
+    pub(super) fn begin_ring(&mut self, digest: u64) {
+        if let Some(stream) = &mut self.stream {
+            stream.begin_ring(digest);
+        }
+    }
+
     /// Numbers the batch whose users were just taken.
     pub(super) fn number(&mut self, now_ms: u64, oldest_ms: u64) -> Option<u64> {
         self.seq += 1;
