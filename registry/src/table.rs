@@ -155,9 +155,13 @@ impl Table {
             counts.then(|| Place { node: valid.node, state: stored.state() })
         };
         let locate = |user: &str| {
-            let entry = self.stripe(user.as_bytes()).get(user.as_bytes());
-            let places = entry.map(|entry| entry.places().filter_map(place).collect());
-            Location { places: places.unwrap_or_default() }
+            let mut location = Location::default();
+            if let Some(entry) = self.stripe(user.as_bytes()).get(user.as_bytes()) {
+                // Almost always one: what a growing list reserves would cost more than the lookup's own work.
+                location.places.reserve_exact(entry.places().count());
+                location.places.extend(entry.places().filter_map(place));
+            }
+            location
         };
         users.into_iter().map(locate).collect()
     }

@@ -34,7 +34,8 @@ fn batch(node: u32, seq: u64) -> Batch {
     let at = first..first + OWN;
     let update = |number: u32| Update { user: user(number), state: Some(state) };
     let own = at.clone().map(|at| at * NODES + node);
-    let others = at.map(|at| at * NODES + (node + 1) % NODES).filter(|number| number / NODES % TWICE == 0);
+    let others =
+        at.map(|at| at * NODES + (node + 1) % NODES).filter(|number| (number / NODES).is_multiple_of(TWICE));
     let updates = own.chain(others).map(update).collect();
     Batch { seq, updates, ends_snapshot: first + OWN == USERS / NODES }
 }
