@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-link", &["tenure", "vocab"]),
     ("tidegate-telemetry", &["vocab"]),
     ("tidegate-deliver", &["link", "proto", "tenure", "vocab"]),
-    ("tidegate-registry", &["vocab"]),
+    ("tidegate-registry", &["proto", "vocab"]),
     ("tidegate-gateway", &["link", "telemetry", "tenure", "vocab", "wire"]),
     ("tidegate-router", &["eventlog", "history", "link", "proto", "telemetry", "tenure", "vocab"]),
     (
@@ -53,7 +53,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rdkafka", &["tidegate-kafka", "tidegate-loadtest"]),
     ("rdkafka-sys", &["tidegate-kafka"]),
     ("opentelemetry", &["tidegate-telemetry"]),
-    ("dashmap", &[]),
+    ("dashmap", &["tidegate-registry"]),
     ("consistent_hash_ring", &["tidegate-registry"]),
     ("figment", &["tidegate"]),
     ("clap", &["tidegate", "tidegate-example-chat", "tidegate-loadtest"]),

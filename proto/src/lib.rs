@@ -1,7 +1,8 @@
 //! The versioned protocol buffers and their generated code.
 //!
-//! Owns: what backends speak ([`publish`], [`upstream`], [`control`]), what stands in the log ([`log`]) and what gateways and
-//! routers say to each other ([`deliver`]). `proto/check` lints the files and refuses changes that break a released
+//! Owns: what backends speak ([`publish`], [`upstream`], [`control`]), what stands in the log ([`log`]), what gateways and
+//! routers say to each other ([`deliver`]) and what both say to registry members ([`registry`]). `proto/check` lints
+//! the files and refuses changes that break a released
 //! version. Holds no logic besides the conversions of `frames` (a feature).
 
 #[cfg(feature = "frames")]
@@ -48,6 +49,15 @@ pub mod deliver {
     #[expect(clippy::allow_attributes, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("tidegate.deliver.v1");
+    }
+}
+
+/// Where users are.
+pub mod registry {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.registry.v1");
     }
 }
 

@@ -1,9 +1,28 @@
-//! Where a user is: the consistent-hash ring over registry members.
+//! Where a user is: members of the registry, the ring over them, and both sides that speak to them.
 //!
-//! Owns the ring: which members answer for a key, in order of preference. Its identity is a digest of everything that
-//! decides an answer, so that two processes can tell whether theirs agree. Members, leases and lookups come with the
-//! registry role; nothing in `dev` needs them, for one node is everywhere.
+//! [`Announcer`] (in a gateway) says what a node has, [`Member`] keeps it, [`Locator`] (in a router) decides whom to ask
+//! and what to make of the answer. The three are sans-io; `docs/adr/0013-registry.md` tells how they fit together.
 
+mod announcer;
+pub mod client;
+mod convert;
+mod frame;
+mod id;
+mod key;
+mod locator;
+mod member;
+mod members;
 mod ring;
+pub mod server;
+mod table;
 
-pub use ring::{MemberId, Ring, RingError};
+pub use announcer::{Announcer, UserCount};
+pub use frame::{
+    Batch, Current, Hello, Location, Place, Presence, Transition, Transports, Update, UserState,
+};
+pub use key::{Key, KeyError};
+pub use locator::{Ask, AskId, Found, Locator, LookupId};
+pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Refusal};
+pub use members::{Listed, MemberList};
+pub use ring::{MemberId, REPLICAS, Ring, RingError};
+pub use table::Table;

@@ -10,6 +10,8 @@ use std::hash::{BuildHasher, Hasher};
 use consistent_hash_ring::RingBuilder;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Members that answer for a key: the primary and its replica.
+pub const REPLICAS: usize = 2;
 /// Virtual nodes of a member of weight 1: keys spread within about 8 %.
 const VIRTUAL_NODES: usize = 160;
 /// Members of one ring: more would make building slow, and no cluster is near it.
@@ -77,6 +79,7 @@ impl Hasher for Bytes {
 /// Which members answer for which keys. Immutable: a change is another ring, built off the path and swapped.
 pub struct Ring {
     inner: consistent_hash_ring::Ring<MemberId, Xxh3>,
+    members: Vec<MemberId>,
     digest: u64,
 }
 
@@ -108,13 +111,19 @@ impl Ring {
             identity.extend_from_slice(&weight.to_le_bytes());
             builder = builder.weighted_node(*member, *weight as usize * VIRTUAL_NODES);
         }
-        Ok(Self { inner: builder.build(), digest: xxh3_64(&identity) })
+        let members = sorted.iter().map(|(member, _)| *member).collect();
+        Ok(Self { inner: builder.build(), members, digest: xxh3_64(&identity) })
     }
 
     /// Identifies the ring: equal digests mean equal answers.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Its members, in order.
+    pub fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.members.iter().copied()
     }
 
     /// The `count` members that answer for a key, the primary first; fewer when there are fewer members.
@@ -125,7 +134,7 @@ impl Ring {
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Ring({} members, {:016x})", self.inner.len(), self.digest)
+        write!(f, "Ring({} members, {:016x})", self.members.len(), self.digest)
     }
 }
 

@@ -102,8 +102,54 @@ pub const SHARD_QUEUE_LIMIT: usize = 8;
 pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files that a process keeps free of client connections: logs, stores, listeners.
 pub const RESERVED_FILES: u64 = 256;
+/// Milliseconds for which a registry member believes a node after its last batch.
+pub const REGISTRY_LEASE_MS: u64 = 3_000;
+/// Milliseconds after which a node that announced nothing renews its lease.
+pub const REGISTRY_RENEW_MS: u64 = 1_000;
+/// Milliseconds for which a node trusts a member after the last batch that it sent and that was acknowledged: its word must
+/// have reached every router before the member forgets it.
+pub const REGISTRY_TRUST_MS: u64 = 2_000;
+/// Milliseconds that an announcement may be unacknowledged before its member no longer counts as current.
+pub const REGISTRY_LAG_MS: u64 = 100;
+/// Milliseconds between two announcements of a user's count while it stays above 0.
+pub const REGISTRY_COUNT_INTERVAL_MS: u64 = 1_000;
+/// Milliseconds in which a node must have announced all that it has.
+pub const REGISTRY_SNAPSHOT_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds for which a user must be nowhere before it is offline: longer than the pause of a client whose node drains.
+pub const OFFLINE_DEBOUNCE_MS: u64 = 10_000;
+/// Milliseconds for which a poller stays present after its poll's wait.
+pub const POLL_LINGER_MS: u64 = 10_000;
+/// Milliseconds in which a registry member answers a lookup before its replica is asked.
+pub const LOOKUP_DEADLINE_MS: u64 = 50;
+/// Milliseconds for which a member that missed the deadline is asked last.
+pub const LOOKUP_PENALTY_MS: u64 = 1_000;
+/// Keys of one lookup.
+pub const LOOKUP_KEYS_LIMIT: usize = 4096;
+/// Lookups of a router that may wait for answers.
+pub const LOOKUPS_IN_FLIGHT_LIMIT: usize = 4096;
+/// Updates of one batch of announcements: 270 bytes each at worst.
+pub const REGISTRY_BATCH_LIMIT: usize = 1000;
+/// Batches that a node has on the way to one member: enough to fill a network, and what is left coalesces.
+pub const REGISTRY_BATCHES_IN_FLIGHT_LIMIT: usize = 16;
+/// Nodes of one registry member: far more than a cluster has, and their indexes fit 16 bits.
+pub const REGISTRY_NODES_LIMIT: usize = 4096;
+/// Bytes of a node's address.
+pub const REGISTRY_ADDRESS_BYTES_LIMIT: usize = 256;
+/// Events about nodes that a member keeps for who asks.
+pub const REGISTRY_EVENTS_LIMIT: usize = 4096;
+/// Rings under which a node announces at once; the oldest goes.
+pub const RINGS_LIMIT: usize = 4;
+/// Transitions of presence that a member has in flight; the rest is found again when there is room.
+pub const TRANSITIONS_IN_FLIGHT_LIMIT: usize = 65_536;
+/// Transitions of one message.
+pub const TRANSITIONS_BATCH_LIMIT: usize = 1000;
+/// Bytes of one message to or from a registry member: a lookup of the longest keys, or a list of all nodes.
+pub const REGISTRY_MESSAGE_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
 const _: () = {
+    // A node's word leaves a second before the member forgets, and a lost renewal costs nothing.
+    assert!(REGISTRY_TRUST_MS + 1_000 <= REGISTRY_LEASE_MS && REGISTRY_RENEW_MS * 2 <= REGISTRY_TRUST_MS);
+    assert!(REGISTRY_NODES_LIMIT < u16::MAX as usize);
     assert!(CURSOR_BYTES_EVERY_FLUSH < CURSOR_BYTES_LIMIT);
     // A cursor travels in a header or a URL: it must leave room for the rest of the head.
     assert!(CURSOR_BYTES_LIMIT * 2 < REQUEST_HEAD_BYTES_LIMIT);

@@ -77,7 +77,35 @@ fn keys_spread_and_little_moves() {
     assert!(moved as f64 <= 20_000.0 / 11.0 * 1.25, "{moved} moved");
 }
 
+/// Both directions of a change: no more than 1.25 of the fair share of primaries moves, and only to or from that member.
+#[test]
+fn a_member_more_or_less_moves_its_share() {
+    for count in [3, 4, 6, 10] {
+        let (small, large) =
+            (Ring::build(&members(count)).expect("valid"), Ring::build(&members(count + 1)).expect("valid"));
+        let keys = 40_000;
+        let moved = (0..keys).filter(|key| primary(&small, *key) != primary(&large, *key));
+        let moved: Vec<u32> = moved.collect();
+        assert!(
+            moved.iter().all(|key| primary(&large, *key) == MemberId(count)),
+            "only to the member that came"
+        );
+        let most = f64::from(keys) / f64::from(count + 1) * 1.25;
+        assert!(moved.len() as f64 <= most, "{} of {keys} moved, {most} at most", moved.len());
+    }
+}
+
 proptest! {
+    #[test]
+    fn replicas_are_distinct_members(count in 2_u32..9, keys in proptest::collection::vec("[a-z]{1,12}", 1..40)) {
+        let ring = Ring::build(&members(count)).expect("valid");
+        for key in keys {
+            let found: Vec<_> = ring.replicas(&key, REPLICAS).collect();
+            prop_assert!(found.len() == REPLICAS && found[0] != found[1], "{:?}", found);
+            prop_assert!(found.iter().all(|member| member.0 < count));
+        }
+    }
+
     #[test]
     fn the_ring_agrees_with_the_reference(
         list in proptest::collection::btree_map(0_u32..1000, 1_u32..4, 1..12), keys in proptest::collection::vec("[a-z]{1,12}", 1..40), count in 1_usize..4,

@@ -1,0 +1,130 @@
+use tidegate_vocab::UserId;
+
+use super::*;
+use crate::frame::UserState;
+
+fn member() -> Member {
+    let ring = Arc::new(Ring::build(&[(MemberId(0), 1)]).expect("valid"));
+    Member::new(MemberId(0), Incarnation(1), ring, MemberOptions::default())
+}
+
+fn hello(node: u128) -> Hello {
+    Hello { node: Incarnation(node), digest: 0, address: String::new() }
+}
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id).expect("valid")
+}
+
+fn batch(seq: u64, users: &[&str]) -> Batch {
+    let state = Some(UserState { connections: 1, ..UserState::default() });
+    let updates = users.iter().map(|id| Update { user: user(id), state }).collect();
+    Batch { seq, updates, ends_snapshot: true }
+}
+
+/// A member that speaks, with one node that has these users, at 10 s.
+fn speaking(users: &[&str]) -> (Member, AnnounceStream) {
+    let mut member = member();
+    member.caught_up(1, 0);
+    member.tick(5_000, 64);
+    let stream = member.hello(hello(7), 1, 10_000).expect("room");
+    member.batch(stream, &batch(1, users), 10_000).expect("applies");
+    (member, stream)
+}
+
+fn said(member: &mut Member) -> Vec<(String, Presence)> {
+    let transitions = member.take_transitions(100).into_iter();
+    let mut said: Vec<_> = transitions.map(|it| (it.user.to_string(), it.presence)).collect();
+    said.sort_by(|one, other| one.0.cmp(&other.0));
+    said
+}
+
+#[test]
+fn a_node_without_a_lease_is_one_event_and_its_users_are_offline_after_the_debounce() {
+    let (mut member, _) = speaking(&["a", "b"]);
+    let other = member.hello(hello(8), 1, 10_000).expect("room");
+    member.batch(other, &batch(1, &["b"]), 10_000).expect("applies");
+    assert_eq!(said(&mut member).len(), 2);
+    member.take_events();
+    member.batch(other, &Batch { seq: 2, ..Batch::default() }, 12_000).expect("renews");
+    member.tick(12_999, 0);
+    assert_eq!(member.take_events(), []);
+    member.tick(13_000, 0);
+    assert_eq!(member.take_events(), [NodeEvent::Lost { node: Incarnation(7), users: 2 }]);
+    let places = |member: &Member| {
+        member.table().locate(&[user("a"), user("b")]).iter().map(|it| it.places.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&member), [0, 1], "before any sweep");
+    for at in 13..23 {
+        member.tick(at * 1_000, 64);
+        member.batch(other, &Batch { seq: at - 10, ..Batch::default() }, at * 1_000).expect("renews");
+    }
+    member.tick(22_999, 64);
+    assert_eq!(said(&mut member), []);
+    member.tick(23_000, 64);
+    assert_eq!(said(&mut member), [("a".to_owned(), Presence::Offline)]);
+    assert_eq!((member.online(), member.table().stored()), (1, 1));
+}
+
+#[test]
+fn who_comes_back_within_the_debounce_never_went() {
+    let (mut member, stream) = speaking(&["a"]);
+    assert_eq!(said(&mut member), [("a".to_owned(), Presence::Online)]);
+    let gone = Batch { seq: 2, updates: vec![Update { user: user("a"), state: None }], ends_snapshot: false };
+    member.batch(stream, &gone, 11_000).expect("applies");
+    member.goodbye(stream, 11_000);
+    let elsewhere = member.hello(hello(8), 1, 20_000).expect("room");
+    member.batch(elsewhere, &batch(1, &["a"]), 20_000).expect("applies");
+    member.tick(22_000, 64);
+    assert_eq!(said(&mut member), []);
+}
+
+#[test]
+fn a_restarted_member_emits_differences() {
+    let mut member = member();
+    let record = |id: &str, presence| Transition {
+        user: user(id),
+        presence,
+        since_s: 1,
+        emitter: Incarnation(99),
+        number: 1,
+    };
+    member.read_back(&record("stays", Presence::Online), 0);
+    member.read_back(&record("went", Presence::Online), 0);
+    member.read_back(&record("old", Presence::Offline), 0);
+    member.caught_up(1, 0);
+    let stream = member.hello(hello(7), 1, 1_000).expect("room");
+    member.batch(stream, &batch(1, &["stays", "comes"]), 1_000).expect("applies");
+    for at in 2..14 {
+        member.batch(stream, &Batch { seq: at, ..Batch::default() }, at * 1_000).expect("renews");
+        member.tick(at * 1_000, 64);
+    }
+    let expected = [("comes".to_owned(), Presence::Online), ("went".to_owned(), Presence::Offline)];
+    assert_eq!(said(&mut member), expected);
+    assert_eq!(member.online(), 2);
+}
+
+#[test]
+fn a_node_that_flaps_keeps_nobody_alive() {
+    let (mut member, _) = speaking(&["a"]);
+    for session in 2..8 {
+        let at = 10_000 + session * 1_000;
+        let stream = member.hello(hello(7), session, at).expect("newer");
+        let unfinished = Batch { seq: session, ..Batch::default() };
+        member.batch(stream, &unfinished, at).expect("applies");
+        let is_there = !member.table().locate(&[user("a")])[0].places.is_empty();
+        assert_eq!(is_there, at < 13_000, "at {at}");
+    }
+}
+
+#[test]
+fn nodes_have_a_limit() {
+    let mut member = member();
+    for node in 0..limits::REGISTRY_NODES_LIMIT as u128 {
+        member.hello(hello(node + 1), 1, 0).expect("room");
+    }
+    let refusal = member.hello(hello(0), 1, 0).expect_err("full");
+    assert_eq!((refusal, refusal.kind()), (Refusal::TooManyNodes, ErrorKind::Overloaded));
+    member.tick(5_000, 64);
+    member.hello(hello(0), 1, 5_000).expect("the leases ended, and the pass made room");
+}

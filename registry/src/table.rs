@@ -1,0 +1,226 @@
+//! User -> places: the one module that names dashmap.
+//!
+//! One task writes (the owner of [`Member`](crate::Member)), any thread reads. Guards stay in here: callers pass closures
+//! and must not call back into the table from them.
+
+use std::hash::BuildHasher as _;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use tidegate_vocab::{Incarnation, UserId};
+
+use crate::frame::{Location, Place, Transports, UserState};
+use crate::id::{CompactId, Seeded};
+
+/// Parts that a pass visits one at a time: 16,000 users each at a million.
+pub(crate) const STRIPES: usize = 64;
+/// Locks within a part: the least that dashmap takes.
+const SHARDS: usize = 2;
+
+/// A node's index at this member, from 1; reused once no place names it.
+pub(crate) type NodeIndex = NonZeroU16;
+
+/// A user on a node, as stored: 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The session that wrote it.
+    pub(crate) generation: u32,
+    pub(crate) connections: u32,
+    pub(crate) since_s: u32,
+    pub(crate) node: NodeIndex,
+    pub(crate) transports: u8,
+}
+
+impl Stored {
+    pub(crate) fn state(&self) -> UserState {
+        let (connections, since_s) = (self.connections, self.since_s);
+        UserState { connections, since_s, transports: Transports(self.transports) }
+    }
+}
+
+/// What is known of a user.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    first: Option<Stored>,
+    /// Almost nobody is on two nodes.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in every entry")]
+    more: Option<Box<Vec<Stored>>>,
+    /// When the last place went, in milliseconds modulo 2^32.
+    pub(crate) absent_ms: u32,
+    pub(crate) is_absent: bool,
+    /// What the topic says.
+    pub(crate) is_online: bool,
+    /// This member is the primary of the key under its own ring.
+    pub(crate) is_primary: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32 && size_of::<Stored>() == 16);
+
+impl Entry {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Stored> {
+        self.first.iter().chain(self.more.iter().flat_map(|more| more.iter()))
+    }
+
+    /// Puts the node's place and gives back the one it had.
+    pub(crate) fn put(&mut self, place: Stored) -> Option<Stored> {
+        let more = self.more.iter_mut().flat_map(|more| more.iter_mut());
+        if let Some(old) = self.first.iter_mut().chain(more).find(|old| old.node == place.node) {
+            return Some(std::mem::replace(old, place));
+        }
+        match self.first {
+            None => self.first = Some(place),
+            Some(_) => self.more.get_or_insert_default().push(place),
+        }
+        None
+    }
+
+    /// Takes the places out that do not fit.
+    pub(crate) fn retain(&mut self, mut fits: impl FnMut(&Stored) -> bool) {
+        if let Some(more) = &mut self.more {
+            more.retain(&mut fits);
+        }
+        if self.first.as_ref().is_some_and(|first| !fits(first)) {
+            self.first = None;
+        }
+        if self.first.is_none() {
+            self.first = self.more.as_mut().and_then(|more| more.pop());
+        }
+        if self.more.as_ref().is_some_and(|more| more.is_empty()) {
+            self.more = None;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && !self.is_online
+    }
+}
+
+/// Which generations of a node's places count: none of a dead node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Valid {
+    pub(crate) node: Incarnation,
+    pub(crate) from: u32,
+    pub(crate) upto: u32,
+}
+
+impl Valid {
+    /// Nothing counts.
+    pub(crate) const NOTHING: Self = Self { node: Incarnation(0), from: 1, upto: 0 };
+
+    pub(crate) fn covers(&self, generation: u32) -> bool {
+        (self.from..=self.upto).contains(&generation)
+    }
+}
+
+/// The users of a member, and which of their places count.
+pub struct Table {
+    stripes: Vec<DashMap<CompactId, Entry, Seeded>>,
+    hasher: Seeded,
+    /// By node index - 1.
+    valid: ArcSwap<Vec<Valid>>,
+}
+
+impl Table {
+    pub(crate) fn new(seed: u64) -> Self {
+        let hasher = Seeded(seed);
+        let stripe = || DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher, SHARDS);
+        Self {
+            stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
+            hasher,
+            valid: ArcSwap::from_pointee(Vec::new()),
+        }
+    }
+
+    /// By bits that neither dashmap's shards nor its buckets use.
+    fn stripe(&self, id: &[u8]) -> &DashMap<CompactId, Entry, Seeded> {
+        let number = (self.hasher.hash_one(id) >> 40) as usize % STRIPES;
+        &self.stripes[number] // invariant: a remainder by their count
+    }
+
+    /// Where these users are, in their order. Safe on any thread.
+    #[must_use]
+    pub fn locate(&self, users: &[UserId]) -> Vec<Location> {
+        self.locate_each(users.iter().map(UserId::as_str))
+    }
+
+    /// As [`locate`](Self::locate), for ids that stand elsewhere. What is no user id is nowhere.
+    pub fn locate_each<'a>(&self, users: impl IntoIterator<Item = &'a str>) -> Vec<Location> {
+        let valid = self.valid.load();
+        let place = |stored: &Stored| {
+            let valid = valid.get(usize::from(stored.node.get()) - 1)?;
+            let counts = valid.covers(stored.generation);
+            counts.then(|| Place { node: valid.node, state: stored.state() })
+        };
+        let locate = |user: &str| {
+            let mut location = Location::default();
+            if let Some(entry) = self.stripe(user.as_bytes()).get(user.as_bytes()) {
+                // Almost always one: what a growing list reserves would cost more than the lookup's own work.
+                location.places.reserve_exact(entry.places().count());
+                location.places.extend(entry.places().filter_map(place));
+            }
+            location
+        };
+        users.into_iter().map(locate).collect()
+    }
+
+    /// How many users are stored: those that are somewhere, those that the topic calls online, those not swept yet.
+    #[must_use]
+    pub fn stored(&self) -> usize {
+        self.stripes.iter().map(DashMap::len).sum()
+    }
+
+    pub(crate) fn set_valid(&self, valid: Vec<Valid>) {
+        self.valid.store(Arc::new(valid));
+    }
+
+    /// Changes the entry of a user, which is there for the call at least. The closure hears whether it is new.
+    pub(crate) fn change<R>(
+        &self,
+        user: &[u8],
+        key: impl FnOnce() -> CompactId,
+        f: impl FnOnce(&mut Entry, bool) -> R,
+    ) -> R {
+        let stripe = self.stripe(user);
+        if let Some(mut entry) = stripe.get_mut(user) {
+            let answer = f(&mut entry, false);
+            let is_empty = entry.is_empty();
+            drop(entry);
+            if is_empty {
+                stripe.remove(user);
+            }
+            return answer;
+        }
+        let mut entry = Entry::default();
+        let answer = f(&mut entry, true);
+        if !entry.is_empty() {
+            match stripe.entry(key()) {
+                Slot::Vacant(vacant) => drop(vacant.insert(entry)),
+                // Cannot be: one task writes.
+                Slot::Occupied(mut occupied) => drop(occupied.insert(entry)),
+            }
+        }
+        answer
+    }
+
+    /// Visits every entry of a part.
+    pub(crate) fn sweep(&self, stripe: usize, mut f: impl FnMut(&CompactId, &mut Entry)) {
+        let Some(stripe) = self.stripes.get(stripe) else { return };
+        stripe.retain(|id, entry| {
+            f(id, entry);
+            !entry.is_empty()
+        });
+        // A dead node's share does not stay reserved.
+        if stripe.capacity() > 4 * stripe.len() + 1024 {
+            stripe.shrink_to_fit();
+        }
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Table({} users)", self.stored())
+    }
+}
