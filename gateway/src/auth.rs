@@ -57,9 +57,9 @@ struct Claims {
     sub: String,
     exp: u64,
     #[serde(default)]
-    iat: Option<u64>,
+    iat: Option<f64>,
     #[serde(default)]
-    jti: Option<String>,
+    jti: Option<serde_json::Value>,
     #[serde(default)]
     channels: Option<Vec<String>>,
 }
@@ -148,13 +148,11 @@ impl Authenticator {
         if claims.claims.channels.as_ref().is_some_and(|grants| grants.len() > GRANT_PATTERNS_LIMIT) {
             return Err(refuse("the token's `channels` has more than 256 patterns"));
         }
-        let id = claims.claims.jti.map(|id| TokenId::parse(&id)).transpose();
-        let id = id.map_err(|_| refuse("the token's `jti` is empty or longer than 256 bytes"))?;
-        let issued_s = claims.claims.iat.unwrap_or(0);
-        let token = TokenMark {
-            issued_s: u32::try_from(issued_s).unwrap_or(u32::MAX),
-            id: id.map_or(0, |id| id.hash64()),
-        };
+        // One whose id is of no use can be revoked with all others of its user only.
+        let id = claims.claims.jti.as_ref().and_then(|id| TokenId::parse(id.as_str()?).ok());
+        // RFC 7519 allows fractions; the cast saturates.
+        let issued_s = claims.claims.iat.unwrap_or(0.0) as u32;
+        let token = TokenMark { issued_s, id: id.map_or(0, |id| id.hash64()) };
         Ok(Identity {
             user: Some(user),
             expires_s: Some(claims.claims.exp),

@@ -1,7 +1,7 @@
 //! What a node knows of the control topic, and whether that is fresh enough to deliver on.
 //!
-//! Written by one task ([`asking`]); read by every shard without waiting: two numbers tell it whether something new came
-//! and until when it may deliver. Revocations are taken before the time is raised, and a shard looks at the time first,
+//! Written by one task ([`asking`]). Two numbers tell a shard whether something new came and until when it may deliver; it
+//! takes the table's lock only when something did, and when a connection with a token opens. Revocations are taken before the time is raised, and a shard looks at the time first,
 //! so that nothing is delivered on the strength of an answer whose revocations the shard has not applied (TENURES, rule
 //! 18).
 
@@ -29,11 +29,25 @@ pub(crate) struct Control {
     is_complete: AtomicBool,
 }
 
+/// Logs whose revocations are kept: the one that counts, those before it, and one that some router still reads.
+const LOGS_LIMIT: usize = 4;
+/// Revocations that shards can be given one by one; one that is further behind looks at all its connections.
+const RECENT_LIMIT: usize = 10_000;
+
 #[derive(Debug, Default)]
 struct Table {
+    /// The one that was named last comes last. What one of them revokes stays so while another is read: a topic that is
+    /// made anew takes nothing back.
+    logs: Vec<Log>,
+    /// The last is number `taken`.
+    recent: VecDeque<Revocation>,
+}
+
+/// One log of control records, as far as it has been read.
+#[derive(Debug)]
+struct Log {
     epoch: LogEpoch,
     next: Offset,
-    /// In the order in which they were taken; the last is number `taken`.
     revocations: VecDeque<(Offset, Revocation)>,
     by_user: HashMap<UserId, Revoked>,
 }
@@ -43,6 +57,18 @@ struct Table {
 struct Revoked {
     before_s: u64,
     tokens: Vec<u64>,
+    /// Records that say so. At 0 all of it goes: until then it may say a little more than the log still has, of tokens
+    /// that have ended by then.
+    records: usize,
+}
+
+/// What a shard has to look at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// These, in the order in which they were taken; mostly none.
+    Revoked(Vec<Revocation>),
+    /// More than are remembered one by one.
+    Much,
 }
 
 /// What of a token counts against revocations. Kept by each connection.
@@ -66,14 +92,26 @@ impl TokenMark {
 
 impl Revoked {
     fn add(&mut self, scope: &RevocationScope) {
+        self.records += 1;
         match scope {
             RevocationScope::IssuedBefore(seconds) => self.before_s = self.before_s.max(*seconds),
-            RevocationScope::Token(id) => self.tokens.push(id.hash64()),
+            RevocationScope::Token(id) if !self.tokens.contains(&id.hash64()) => {
+                self.tokens.push(id.hash64())
+            }
+            RevocationScope::Token(_) => {}
         }
+    }
+
+    fn means(&self, mark: TokenMark) -> bool {
+        u64::from(mark.issued_s) < self.before_s || (mark.id != 0 && self.tokens.contains(&mark.id))
     }
 }
 
-impl Table {
+impl Log {
+    fn new(epoch: LogEpoch, next: Offset) -> Self {
+        Self { epoch, next, revocations: VecDeque::new(), by_user: HashMap::new() }
+    }
+
     fn add(&mut self, offset: Offset, revocation: Revocation) {
         self.by_user.entry(revocation.user.clone()).or_default().add(&revocation.scope);
         self.revocations.push_back((offset, revocation));
@@ -81,16 +119,31 @@ impl Table {
 
     /// Forgets what has expired: the topic keeps records for at least as long as a token lives.
     fn expire(&mut self, start: Offset) {
-        let before = self.revocations.len();
-        while self.revocations.front().is_some_and(|(offset, _)| *offset < start) {
-            self.revocations.pop_front();
-        }
-        if self.revocations.len() < before {
-            self.by_user.clear();
-            for (_, revocation) in &self.revocations {
-                self.by_user.entry(revocation.user.clone()).or_default().add(&revocation.scope);
+        while let Some((_, gone)) = self.revocations.pop_front_if(|(offset, _)| *offset < start) {
+            if let Some(revoked) = self.by_user.get_mut(&gone.user) {
+                revoked.records -= 1;
+                if revoked.records == 0 {
+                    self.by_user.remove(&gone.user);
+                }
             }
         }
+    }
+}
+
+impl Table {
+    /// The log of an answer, moved to the end; made where it is not known.
+    fn log(&mut self, answer: &ControlAnswer) -> &mut Log {
+        let known = self.logs.iter().position(|log| log.epoch == answer.epoch);
+        let log = match known {
+            Some(place) => self.logs.remove(place),
+            None => Log::new(answer.epoch, answer.start),
+        };
+        if self.logs.len() == LOGS_LIMIT {
+            self.logs.remove(0);
+        }
+        self.logs.push(log);
+        let last = self.logs.len() - 1;
+        &mut self.logs[last]
     }
 }
 
@@ -99,34 +152,44 @@ impl Control {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From where to ask on.
-    fn ask(&self) -> ControlAsk {
+    /// From where to ask on in the log that a router named last; from the start where it has named none.
+    fn ask(&self, epoch: LogEpoch) -> ControlAsk {
         let table = self.table();
-        ControlAsk { epoch: table.epoch, next: table.next }
+        let next = table.logs.iter().find(|log| log.epoch == epoch).map(|log| log.next);
+        next.map_or_else(ControlAsk::default, |next| ControlAsk { epoch, next })
     }
 
-    /// Takes what an answer holds and is not known yet. Returns how many that were.
+    /// Whether an answer to this question leaves no gap: its log is known, or it is of the log's start.
+    fn continues(&self, ask: ControlAsk, epoch: LogEpoch) -> bool {
+        ask.epoch != epoch || self.table().logs.iter().any(|log| log.epoch == epoch)
+    }
+
+    /// Takes what an answer holds and is not known yet. Returns how many that were. An answer in another log than it was
+    /// asked for is of that log's start; one to a question from further on than has been taken cannot be.
     fn take(&self, answer: ControlAnswer) -> u64 {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if table.epoch != answer.epoch {
-            // Another log. What was revoked stays so; it goes once the new log has forgotten as much.
-            table.revocations.iter_mut().for_each(|(offset, _)| *offset = Offset(0));
-            table.epoch = answer.epoch;
-            table.next = answer.start;
+        // A router that has looked at no log yet names none.
+        if answer.epoch == LogEpoch(0) {
+            return 0;
         }
-        let known = table.next;
-        let mut new = 0;
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let log = table.log(&answer);
+        let known = log.next;
+        let mut new = Vec::new();
         for (offset, revocation) in answer.records {
             if offset >= known {
-                table.add(offset, revocation);
-                new += 1;
+                new.push(revocation.clone());
+                log.add(offset, revocation);
             }
         }
-        table.next = known.max(answer.next);
-        table.expire(answer.start);
+        log.next = known.max(answer.next);
+        log.expire(answer.start);
+        let count = new.len() as u64;
+        table.recent.extend(new);
+        let surplus = table.recent.len().saturating_sub(RECENT_LIMIT);
+        table.recent.drain(..surplus);
         // Under the lock: whoever reads the number finds as many in the table.
-        self.taken.fetch_add(new, Ordering::Release);
-        new
+        self.taken.fetch_add(count, Ordering::Release);
+        count
     }
 
     /// Everything taken so far is all there was up to this time.
@@ -148,26 +211,29 @@ impl Control {
     }
 
     /// What was taken after the first `applied`, which is moved on. Free when nothing was.
-    pub(crate) fn new_since(&self, applied: &mut u64) -> Vec<Revocation> {
+    pub(crate) fn new_since(&self, applied: &mut u64) -> News {
         if self.taken.load(Ordering::Acquire) == *applied {
-            return Vec::new();
+            return News::Revoked(Vec::new());
         }
         let table = self.table();
         let taken = self.taken.load(Ordering::Acquire);
-        let new = usize::try_from(taken - *applied).unwrap_or(usize::MAX).min(table.revocations.len());
+        let new = usize::try_from(taken - *applied).unwrap_or(usize::MAX);
         *applied = taken;
-        let from = table.revocations.len() - new;
-        table.revocations.range(from..).map(|(_, revocation)| revocation.clone()).collect()
+        match table.recent.len().checked_sub(new) {
+            Some(from) => News::Revoked(table.recent.range(from..).cloned().collect()),
+            None => News::Much,
+        }
     }
 
     /// Whether this identity's token has been revoked.
     pub(crate) fn is_revoked(&self, identity: &Identity) -> bool {
-        let Some(user) = identity.user.as_ref().filter(|_| identity.token.is_some()) else { return false };
-        let table = self.table();
-        let mark = identity.token.unwrap_or_default();
-        table.by_user.get(user).is_some_and(|revoked| {
-            u64::from(mark.issued_s) < revoked.before_s || (mark.id != 0 && revoked.tokens.contains(&mark.id))
-        })
+        let (Some(user), Some(mark)) = (&identity.user, identity.token) else { return false };
+        self.is_token_revoked(user, mark)
+    }
+
+    /// Whether such a token of this user has been revoked.
+    pub(crate) fn is_token_revoked(&self, user: &UserId, mark: TokenMark) -> bool {
+        self.table().logs.iter().any(|log| log.by_user.get(user).is_some_and(|revoked| revoked.means(mark)))
     }
 }
 

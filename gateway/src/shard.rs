@@ -166,6 +166,9 @@ impl Shard {
                     let mut state = self.state.borrow_mut();
                     state.apply_revocations();
                     state.tick();
+                    if inbox.is_closed() && held.is_some() {
+                        return; // The node task has ended: nobody vouches any more.
+                    }
                 }
                 Ok(()) = draining.changed() => {
                     let window = *draining.borrow_and_update();

@@ -1,4 +1,4 @@
-//! What all shards of a gateway share: settings, counters, the way to the routers. Nothing here is locked.
+//! What all shards of a gateway share: settings, counters, the way to the routers. Nothing here is locked to deliver.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! The three things that librdkafka tells only through its C interface: a topic's id, whether a record that failed
-//! may have been written all the same, and headers whose names are not UTF-8 (the safe interface panics on those).
+//! The few things that librdkafka tells only through its C interface: a topic's id, whether a record that failed
+//! may have been written all the same, the high watermark of the last fetch, and headers whose names are not UTF-8 (the safe interface panics on those).
 //!
 //! Owns every line of unsafe code of the workspace. Each call blocks for at most its timeout. Knows nothing of
 //! Tidegate's topics.
@@ -154,6 +154,22 @@ pub(crate) fn is_surely_not_written(failed: &BorrowedMessage<'_>) -> bool {
     // SAFETY: the message lives throughout the call.
     let status = unsafe { c::rd_kafka_message_status(failed.ptr()) };
     status == c::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+}
+
+/// The high watermark that the broker named which this client last fetched the partition from.
+pub(crate) fn fetched_high_watermark<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<u64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: client and name live throughout the call, which only copies two numbers that librdkafka keeps.
+    let code = unsafe {
+        c::rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
+    };
+    // Negative where nothing was fetched yet.
+    if code == c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { u64::try_from(high).ok() } else { None }
 }
 
 /// Copies a record's headers; what is not UTF-8 in a name is replaced.

@@ -10,6 +10,9 @@ use crate::topics::TopicSpec;
 /// Milliseconds after which librdkafka gives a record up.
 pub(crate) const MESSAGE_TIMEOUT_MS: u64 = 5_000;
 
+/// Milliseconds before librdkafka repeats an attempt to write; it takes a fifth more or less.
+pub(crate) const RETRY_BACKOFF_MS: u64 = 100;
+
 /// How much of the topics is verified when the log is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
@@ -144,7 +147,7 @@ impl KafkaOptions {
             .set("acks", "all")
             .set("linger.ms", "0")
             .set("message.timeout.ms", MESSAGE_TIMEOUT_MS.to_string())
-            .set("retry.backoff.ms", "20")
+            .set("retry.backoff.ms", RETRY_BACKOFF_MS.to_string())
             .set("compression.type", &self.compression)
             .set("message.max.bytes", self.spec.message_bytes_limit.to_string())
             .set("queue.buffering.max.messages", "200000")

@@ -13,6 +13,7 @@ use tidegate_eventlog::{LogRecord, ReadError};
 use tidegate_vocab::{Offset, PartitionId, limits};
 use tokio::sync::Semaphore;
 
+use crate::native;
 use crate::observer::Observer;
 use crate::queries::Queries;
 use crate::records;
@@ -160,7 +161,15 @@ impl Reader {
         let is_at_end = self.fill(&mut rows, range.end);
         match is_at_end {
             Ok(false) => self.warm = Some((piece.partition, rows.next)),
-            Ok(true) => self.stop_fetching(),
+            Ok(true) => {
+                let number = i32::try_from(piece.partition.number).unwrap_or(i32::MAX);
+                let seen = native::fetched_high_watermark(self.consumer.client(), name, number);
+                self.stop_fetching();
+                // A broker that was deposed and does not know it yet ends sooner: what it lacks is not gone.
+                if rows.next.0 < range.end && seen.is_none_or(|seen| seen < range.end) {
+                    return Err(unreadable("the broker that was read from is behind the one that was asked"));
+                }
+            }
             Err(AfterError::OutOfRange) => {
                 self.stop_fetching();
                 queries.range_now(piece.partition)?.check(piece.from)?;

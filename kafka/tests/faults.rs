@@ -245,7 +245,7 @@ async fn topics_are_verified_and_put_right() {
     let Err(OpenError::Unusable(reasons)) = KafkaLog::open(broker.options("wrong")).await else {
         panic!("there are no topics")
     };
-    assert_eq!(reasons.len(), 3);
+    assert_eq!(reasons.len(), Topic::COUNT);
     assert!(
         reasons[0].contains("wrong.events") && reasons[0].contains("tidegate topics apply"),
         "{reasons:?}"

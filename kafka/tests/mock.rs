@@ -35,7 +35,8 @@ async fn open(brokers: i32) -> (Cluster, Arc<KafkaLog>) {
     cluster.apiversion(RDKafkaApiKey::Produce, None, Some(9)).expect("version");
     cluster.apiversion(RDKafkaApiKey::Fetch, None, Some(11)).expect("version");
     for topic in Topic::ALL {
-        cluster.create_topic(&options.topic_name(topic), 2, brokers).expect("topic");
+        let partitions = i32::try_from(options.counts.of(topic)).expect("few");
+        cluster.create_topic(&options.topic_name(topic), partitions, brokers).expect("topic");
     }
     let log = KafkaLog::open(options).await.expect("log opens");
     (cluster, log)

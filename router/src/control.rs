@@ -5,6 +5,7 @@
 //! record that only a newer router can read ends the vouching: nobody may go on past it (rule 11).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct ControlTopic {
     known: RwLock<Known>,
     look_now: Notify,
+    /// Behind the last record that this router was acked.
+    acked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -55,6 +58,8 @@ enum LookError {
     Read(#[from] ReadError),
     #[error("a record of version {0} needs a newer router")]
     UnknownVersion(u32),
+    #[error("the log ends before what was read of it")]
+    Behind,
     #[error("the log did not answer in time")]
     Timeout,
 }
@@ -81,6 +86,10 @@ impl ControlTopic {
             None => ControlStanding::Loading,
             Some(_) if known.unknown_version.is_some() => ControlStanding::Loading,
             Some(_) if !is_all => ControlStanding::More,
+            // What was acked here and not read yet, nobody may be told to do without.
+            Some(_) if is_blind && known.next.0 < self.acked.load(Ordering::Acquire) => {
+                ControlStanding::Loading
+            }
             Some(_) if is_blind => ControlStanding::Blind,
             Some(reached) => {
                 let age_ms = u64::try_from(reached.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -128,6 +137,9 @@ impl ControlTopic {
         let epoch = log.epoch(Topic::Control);
         let (start, end) = log.bounds(PARTITION).await?;
         let mut next = self.begin(epoch, start);
+        if end < next {
+            return Err(LookError::Behind);
+        }
         while next < end {
             let rows = log.read(PARTITION, next, limits::READ_ROWS_LIMIT, limits::READ_BYTES_LIMIT).await?;
             let rows: Vec<_> = rows.into_iter().take_while(|row| row.offset < end).collect();
@@ -152,6 +164,7 @@ impl ControlTopic {
         self.write(|known| {
             if known.epoch != epoch {
                 *known = Known { epoch, ..Known::default() };
+                self.acked.store(0, Ordering::Release);
             }
             known.start = start;
             known.next = known.next.max(start);
@@ -171,12 +184,14 @@ impl ControlTopic {
         rows: &[LogRecord],
     ) -> Result<(), LookError> {
         let mut came = Vec::with_capacity(rows.len());
+        let (mut next, mut unknown_version) = (next, None);
         for row in rows {
             match read(row) {
                 Reading::Revocation(revocation) => came.push((row.offset, revocation)),
                 Reading::UnknownVersion(version) => {
-                    self.write(|known| known.unknown_version = Some(version));
-                    return Err(LookError::UnknownVersion(version));
+                    // What stands before it counts, and is not read again.
+                    (next, unknown_version) = (row.offset, Some(version));
+                    break;
                 }
                 Reading::DeadLetter => {
                     tracing::error!(offset = %row.offset, "control record is a dead letter");
@@ -186,11 +201,11 @@ impl ControlTopic {
             }
         }
         self.write(|known| {
-            known.unknown_version = None;
+            known.unknown_version = unknown_version;
             known.records.extend(came);
             known.next = next;
         });
-        Ok(())
+        unknown_version.map_or(Ok(()), |version| Err(LookError::UnknownVersion(version)))
     }
 
     fn gauge(&self, context: &Context) {
@@ -238,6 +253,9 @@ impl Router {
             }
             problem
         });
+        if let Ok(appended) = &outcome {
+            self.control.acked.fetch_max(appended.offset.next().0, Ordering::AcqRel);
+        }
         context.metrics.revoked(outcome.as_ref().map(|_| ()).map_err(|problem| problem.kind));
         self.control.look_now.notify_one();
         outcome.map(|appended| Position::new(context.log.epoch(Topic::Control), PARTITION, appended.offset))

@@ -1,11 +1,11 @@
 //! Asks every router that discovery names for control records, once a second, and again at once while there are more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_link::{ControlAnswer, ControlStanding, RouterLink, Routers};
-use tidegate_vocab::{Problem, limits};
+use tidegate_link::{ControlAnswer, ControlAsk, ControlStanding, RouterLink, Routers};
+use tidegate_vocab::{LogEpoch, Problem, limits};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -30,15 +30,17 @@ pub(crate) struct Asking {
     asked: JoinSet<Heard>,
     /// Routers with a question on its way.
     waiting: BTreeSet<String>,
+    /// The log that each router named last.
+    named: BTreeMap<String, LogEpoch>,
 }
 
-/// A router, when it was asked, and what it said.
-type Heard = (String, u64, Result<ControlAnswer, Problem>);
+/// A router, when it was asked, from where, and what it said.
+type Heard = (String, u64, ControlAsk, Result<ControlAnswer, Problem>);
 
 impl Asking {
     pub(crate) fn new(control: Arc<Control>, routers: Routers, clock: Clock, metrics: Metrics) -> Self {
-        let (freshness, asked, waiting) = Default::default();
-        Self { control, routers, clock, metrics, freshness, asked, waiting }
+        let (freshness, asked, waiting, named) = Default::default();
+        Self { control, routers, clock, metrics, freshness, asked, waiting, named }
     }
 
     /// Runs until it is dropped.
@@ -69,6 +71,7 @@ impl Asking {
     fn ask_all(&mut self) {
         let routers: Vec<_> =
             self.routers.borrow().iter().map(|(name, router)| (name.clone(), Arc::clone(router))).collect();
+        self.named.retain(|name, _| routers.iter().any(|(listed, _)| listed == name));
         for (name, router) in routers {
             self.ask(name, &router, Duration::ZERO);
         }
@@ -79,17 +82,19 @@ impl Asking {
             return;
         }
         let (router, control, clock) = (Arc::clone(router), Arc::clone(&self.control), self.clock);
+        let named = self.named.get(&name).copied().unwrap_or_default();
         self.asked.spawn(async move {
             tokio::time::sleep(pause).await;
             // Of before the question: what happens while it is on its way may be missing in the answer.
             let asked_ms = clock.now_ms();
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, router.control(control.ask())).await;
+            let ask = control.ask(named);
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, router.control(ask)).await;
             let late = || Problem::new(tidegate_vocab::ErrorKind::RequestTimeout, "no answer in time");
-            (name, asked_ms, answer.unwrap_or_else(|_| Err(late())))
+            (name, asked_ms, ask, answer.unwrap_or_else(|_| Err(late())))
         });
     }
 
-    fn hear(&mut self, (name, asked_ms, answer): Heard) {
+    fn hear(&mut self, (name, asked_ms, ask, answer): Heard) {
         self.waiting.remove(&name);
         let answer = match answer {
             Ok(answer) => answer,
@@ -98,12 +103,18 @@ impl Asking {
                 return;
             }
         };
+        self.named.insert(name.clone(), answer.epoch);
+        if !self.control.continues(ask, answer.epoch) {
+            return; // Others have named so many logs meanwhile that this one was let go: asked anew at the next turn.
+        }
         let standing = answer.standing;
         let taken = self.control.take(answer);
         self.metrics.revocations.inc_by(taken);
         self.freshness.heard(&name, asked_ms, standing);
         let pause = match standing {
-            ControlStanding::More => Duration::ZERO,
+            // A piece that held nothing new is no reason to hurry.
+            ControlStanding::More if taken > 0 => Duration::ZERO,
+            ControlStanding::More => LOADING_PAUSE,
             ControlStanding::Loading if !self.control.is_complete() => LOADING_PAUSE,
             _ => return,
         };

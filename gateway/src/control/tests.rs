@@ -59,33 +59,77 @@ fn what_two_routers_tell_is_taken_once_and_given_to_shards_once() {
     assert_eq!(control.take(answer(1, 0, vec![(4, before("b", 1)), (6, before("c", 1))], 7)), 1);
     // A router that is behind takes nothing back.
     assert_eq!(control.take(answer(1, 0, vec![], 3)), 0);
-    assert_eq!(control.ask(), ControlAsk { epoch: LogEpoch(1), next: Offset(7) });
-    assert_eq!(control.new_since(&mut applied), [before("a", 1), before("b", 1), before("c", 1)]);
-    assert_eq!(control.new_since(&mut applied), []);
+    assert_eq!(control.ask(LogEpoch(1)), ControlAsk { epoch: LogEpoch(1), next: Offset(7) });
+    assert_eq!(control.ask(LogEpoch(9)), ControlAsk::default(), "a log that nobody has named");
+    assert_eq!(
+        control.new_since(&mut applied),
+        News::Revoked(vec![before("a", 1), before("b", 1), before("c", 1)])
+    );
+    assert_eq!(control.new_since(&mut applied), News::Revoked(vec![]));
     control.take(answer(1, 0, vec![(7, before("d", 1))], 8));
-    assert_eq!(control.new_since(&mut applied), [before("d", 1)]);
+    assert_eq!(control.new_since(&mut applied), News::Revoked(vec![before("d", 1)]));
 }
 
 #[test]
 fn what_has_expired_is_forgotten() {
     let control = Control::default();
-    control.take(answer(1, 0, vec![(0, before("a", 100)), (1, before("a", 50)), (2, before("b", 9))], 3));
+    control.take(answer(1, 0, vec![(0, before("a", 100)), (1, before("b", 50)), (2, token("b", "t"))], 3));
     control.take(answer(1, 1, vec![], 3));
-    assert!(!control.is_revoked(&identity("a", 70, "")), "the one that meant it has expired");
-    assert!(control.is_revoked(&identity("a", 49, "")));
-    // A shard that was away meanwhile gets what there still is.
-    assert_eq!(control.new_since(&mut 0).len(), 2);
+    assert!(!control.is_revoked(&identity("a", 70, "")));
+    assert!(control.is_revoked(&identity("b", 49, "")) && control.is_revoked(&identity("b", 99, "t")));
+    control.take(answer(1, 3, vec![], 3));
+    assert!(!control.is_revoked(&identity("b", 49, "")) && !control.is_revoked(&identity("b", 99, "t")));
 }
 
 #[test]
 fn another_log_revokes_more_and_takes_nothing_back() {
     let control = Control::default();
-    control.take(answer(1, 0, vec![(5, before("a", 100))], 6));
-    control.take(answer(2, 0, vec![(0, before("b", 100))], 1));
-    assert_eq!(control.ask(), ControlAsk { epoch: LogEpoch(2), next: Offset(1) });
-    assert!(control.is_revoked(&identity("a", 1, "")) && control.is_revoked(&identity("b", 1, "")));
-    control.take(answer(2, 1, vec![], 1));
-    assert!(!control.is_revoked(&identity("a", 1, "")), "the new log has forgotten as much");
+    control.take(answer(1, 3, vec![(5, before("a", 100))], 6));
+    control.take(answer(2, 4, vec![(4, before("b", 100))], 5));
+    assert_eq!(control.ask(LogEpoch(1)), ControlAsk { epoch: LogEpoch(1), next: Offset(6) });
+    assert_eq!(control.ask(LogEpoch(2)), ControlAsk { epoch: LogEpoch(2), next: Offset(5) });
+    control.take(answer(2, 5, vec![], 5));
+    assert!(control.is_revoked(&identity("a", 1, "")), "the new log says nothing of it");
+    assert!(!control.is_revoked(&identity("b", 1, "")), "its own log has forgotten it");
+}
+
+/// A router that has only just started has looked at no log: its answer is none.
+#[test]
+fn a_router_that_names_no_log_changes_nothing() {
+    let control = Control::default();
+    control.take(answer(1, 3, vec![(5, before("a", 100))], 6));
+    let nothing = ControlAnswer { standing: ControlStanding::Loading, ..answer(0, 0, vec![], 0) };
+    assert_eq!(control.take(nothing), 0);
+    control.take(answer(1, 3, vec![], 6));
+    assert!(control.is_revoked(&identity("a", 1, "")));
+    assert_eq!(control.ask(LogEpoch(1)), ControlAsk { epoch: LogEpoch(1), next: Offset(6) });
+}
+
+#[test]
+fn routers_that_disagree_on_the_log_make_nothing_twice() {
+    let control = Control::default();
+    let (one, other) =
+        (|| answer(1, 0, vec![(0, before("a", 1))], 1), || answer(2, 0, vec![(0, before("b", 1))], 1));
+    let taken: Vec<u64> = (0..6).map(|n| control.take(if n % 2 == 0 { one() } else { other() })).collect();
+    assert_eq!(taken, [1, 1, 0, 0, 0, 0]);
+    for epoch in 3..20 {
+        control.take(answer(epoch, 0, vec![(0, before("c", 1))], 1));
+    }
+    assert_eq!(control.table().logs.len(), LOGS_LIMIT);
+}
+
+#[test]
+fn a_shard_that_is_far_behind_looks_at_everybody() {
+    let control = Control::default();
+    let mut applied = 0;
+    let many = |from: u64| (from..from + 5_000).map(|n| (n, before("a", n))).collect::<Vec<_>>();
+    control.take(answer(1, 0, many(0), 5_000));
+    assert!(matches!(control.new_since(&mut applied), News::Revoked(new) if new.len() == 5_000));
+    control.take(answer(1, 0, many(5_000), 10_000));
+    control.take(answer(1, 0, many(10_000), 15_000));
+    control.take(answer(1, 0, many(15_000), 20_000));
+    assert_eq!(control.new_since(&mut applied), News::Much);
+    assert_eq!(control.new_since(&mut applied), News::Revoked(vec![]));
 }
 
 #[test]

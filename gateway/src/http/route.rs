@@ -117,10 +117,6 @@ fn events(
             &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(RETRY_MS),
         ));
     }
-    if !shared.control.is_complete() {
-        let refusal = Problem::new(ErrorKind::Overloaded, "the node is starting");
-        return Err(refuse(&refusal.retry_after_ms(RETRY_MS)));
-    }
     let identity = identify(shared, parts).map_err(|refusal| refuse(&refusal))?;
     let request =
         request::parse(parts, transport, shared.config.channels_limit).map_err(|refusal| refuse(&refusal))?;
@@ -133,6 +129,10 @@ fn events(
 }
 
 fn identify(shared: &Shared, parts: &Parts) -> Result<crate::auth::Identity, Problem> {
+    if !shared.control.is_complete() {
+        let refusal = Problem::new(ErrorKind::Overloaded, "the node has not heard yet what is revoked");
+        return Err(refusal.retry_after_ms(RETRY_MS));
+    }
     let token = request::token_of(parts)?;
     let user = request::query(parts, "user");
     let identity = shared.auth.identify(token.as_deref(), user.as_deref())?;

@@ -3,7 +3,9 @@
 use tidegate_vocab::{Channel, ErrorKind, Problem, Revocation};
 
 use super::State;
+use super::conn::Conn;
 use super::table::ConnIdx;
+use crate::control::News;
 
 impl State {
     /// Whether what came may be delivered now: somebody vouches for what is revoked, and that is applied. The time is
@@ -19,13 +21,24 @@ impl State {
         let mut applied = self.revocations_applied;
         let new = self.shared.control.new_since(&mut applied);
         self.revocations_applied = applied;
-        for revocation in new {
-            for idx in self.meant_by(&revocation) {
-                self.close(idx, &problem());
-            }
-            self.flush_pending();
-            self.flush_commands();
+        let meant: Vec<ConnIdx> = match new {
+            News::Revoked(new) if new.is_empty() => return,
+            News::Revoked(new) => new.iter().flat_map(|revocation| self.meant_by(revocation)).collect(),
+            News::Much => self.all_revoked(),
+        };
+        for idx in meant {
+            self.close(idx, &problem());
         }
+        self.flush_pending();
+        self.flush_commands();
+    }
+
+    fn all_revoked(&self) -> Vec<ConnIdx> {
+        let is_revoked = |conn: &Conn| match (&conn.user, conn.token.as_deref()) {
+            (Some(user), Some(token)) => self.shared.control.is_token_revoked(user, *token),
+            _ => false,
+        };
+        self.conns.iter().filter(|(_, conn)| is_revoked(conn)).map(|(idx, _)| idx as ConnIdx).collect()
     }
 
     /// A user's connections are those that follow the user's own channel.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use tidegate_vocab::{Channel, limits};
+use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::http1::{EVENT_STREAM, NDJSON, StreamHead};
 use tidegate_wire::object::{self, Framing};
 use tidegate_wire::ws::{self, DecoderLimits, Incoming};
@@ -25,6 +25,8 @@ use crate::clock::{ticks, unix_ms};
 use crate::request::{EventsRequest, Transport};
 use crate::shared::Permit;
 
+/// When a client that was sent away because the node is held up should come back, in milliseconds.
+const HELD_UP_RETRY_MS: u64 = 2_000;
 /// Reads of one socket in a row before others have their turn.
 const READS_IN_A_ROW: usize = 8;
 
@@ -147,6 +149,10 @@ impl State {
         self.arm(idx, ticks(limits::STATE_GRACE_MS));
         if is_revoked {
             self.close(idx, &revoked::problem());
+        } else if self.commands.len() > limits::NODE_QUEUE_LIMIT {
+            // The node task takes nothing, for want of a word on what is revoked say: what is asked of it has a bound.
+            let refusal = Problem::new(ErrorKind::Overloaded, "the node is held up");
+            self.close(idx, &refusal.retry_after_ms(HELD_UP_RETRY_MS));
         }
         (idx, generation)
     }

@@ -156,7 +156,11 @@ impl State {
             return;
         };
         let Mode::Stream(framing) = conn.mode else {
-            self.answer_poll(idx);
+            match problem.kind {
+                // Its cursor would cover what it may not see; the next one is refused with the reason.
+                ErrorKind::TokenRevoked => self.remove(idx, problem.kind.as_str()),
+                _ => self.answer_poll(idx),
+            }
             return;
         };
         if conn.outbox.is_some() && problem.kind == ErrorKind::SlowConsumer {

@@ -117,8 +117,13 @@ async fn nothing_is_delivered_while_nobody_vouches_for_what_is_revoked() {
     process.publish(2).await;
     again.hears_events(2..3).await;
 
+    // Also while it is held a gateway stops.
+    link.is_silent.store(true, Ordering::SeqCst);
+    eventually("nobody vouches any more", || !is_fresh(&registry)).await;
+    process.publish(3).await;
+    again.hears_nothing(Duration::from_millis(300)).await;
+    tokio::time::timeout(Duration::from_secs(10), gateway.stop()).await.expect("it stops");
     drop((anonymous, again, routers));
-    gateway.stop().await;
     drop(link);
     process.stop().await;
 }

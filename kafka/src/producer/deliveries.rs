@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 use super::InFlight;
 use crate::native;
 use crate::observer::Observer;
+use crate::options::RETRY_BACKOFF_MS;
 use crate::shared::Shared;
 
-/// An append that took less was written in one attempt: librdkafka waits for 20 ms, more or less a fifth, before it
-/// repeats one.
-const ONE_ATTEMPT: Duration = Duration::from_millis(10);
+/// An append that took less was written in one attempt, unless the operator's own properties say otherwise.
+const ONE_ATTEMPT: Duration = Duration::from_millis(RETRY_BACKOFF_MS * 4 / 5);
 
 /// A record in librdkafka's hands. It leaves its partition's count however it ends.
 pub(crate) struct Pending {
@@ -131,6 +131,6 @@ mod tests {
         let took = |ms| {
             placed(7, Timestamp::LogAppendTime(9), Duration::from_millis(ms)).map(|place| place.may_repeat)
         };
-        assert_eq!([1, 9, 10, 16, 5_000].map(took), [Ok(false), Ok(false), Ok(true), Ok(true), Ok(true)]);
+        assert_eq!([1, 79, 80, 120, 5_000].map(took), [Ok(false), Ok(false), Ok(true), Ok(true), Ok(true)]);
     }
 }

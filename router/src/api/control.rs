@@ -85,7 +85,8 @@ fn revocation(user: &str, before_s: Option<u64>, token_id: Option<&str>) -> Resu
     Ok(Revocation { user, scope })
 }
 
-/// The second after this one: a token that was issued in it is meant as well.
+/// The second after this one: a token that was issued in it is meant as well. By this router's clock: a backend whose
+/// own differs passes `issued_before`.
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) + 1
 }

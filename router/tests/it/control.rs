@@ -105,9 +105,14 @@ async fn nobody_vouches_past_a_record_of_a_newer_version() {
     let directory = tempfile::tempdir().expect("directory");
     let router = TestRouter::open(directory.path()).await;
     router.router.revoke(&of("a")).await.expect("in the log");
+    append(&router, b"\xff\xff not a record".to_vec()).await;
     append(&router, proto::Record { version: 99, body: None }.encode_to_vec()).await;
-    let answer = until(&router, |answer| answer.standing == ControlStanding::Loading).await;
-    assert_eq!(answer.epoch, router.log.epoch(Topic::Control));
+    let wanted =
+        |answer: &ControlAnswer| answer.standing == ControlStanding::Loading && answer.next == Offset(2);
+    let answer = until(&router, wanted).await;
+    assert_eq!(users(&answer), ["a"], "what stands before it counts");
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    assert_eq!(router.metric("tidegate_router_dead_letters_total"), 1.0, "and is not read again");
     let reason = eventually("not ready", || router.router.ready().err()).await;
     assert!(reason.contains("version 99"), "{reason}");
     router.close().await;
