@@ -1,6 +1,7 @@
 //! The control topic as a router tells it to nodes.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,7 +10,7 @@ use tidegate_link::{ControlAnswer, ControlAsk, ControlStanding, RouterLink as _}
 use tidegate_proto::log::v1 as proto;
 use tidegate_vocab::{LogEpoch, Offset, PartitionId, Revocation, RevocationScope, Topic, UserId, limits};
 
-use crate::harness::{TestRouter, eventually};
+use crate::harness::{PATIENCE, TestRouter, eventually};
 
 const CONTROL: PartitionId = PartitionId { topic: Topic::Control, number: 0 };
 
@@ -24,12 +25,14 @@ async fn ask(router: &TestRouter, epoch: LogEpoch, next: u64) -> ControlAnswer {
 
 /// Asks from the start until the answer is as wanted.
 async fn until(router: &TestRouter, wanted: impl Fn(&ControlAnswer) -> bool) -> ControlAnswer {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = ask(router, LogEpoch(0), 0).await;
         if wanted(&answer) {
             return answer;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < deadline, "not in time: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -111,7 +114,9 @@ async fn nobody_vouches_past_a_record_of_a_newer_version() {
         |answer: &ControlAnswer| answer.standing == ControlStanding::Loading && answer.next == Offset(2);
     let answer = until(&router, wanted).await;
     assert_eq!(users(&answer), ["a"], "what stands before it counts");
-    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    let begun = Instant::now();
+    let looks = || (begun.elapsed() > Duration::from_millis(1_200)).then_some(());
+    eventually("it has looked again, twice", looks).await;
     assert_eq!(router.metric("tidegate_router_dead_letters_total"), 1.0, "and is not read again");
     let reason = eventually("not ready", || router.router.ready().err()).await;
     assert!(reason.contains("version 99"), "{reason}");
