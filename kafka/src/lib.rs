@@ -47,6 +47,8 @@ use self::watcher::Watcher;
 
 /// How long brokers may take to answer for the first time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a topic that was just made may be unknown to some of the brokers.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long opening waits for the producer to be ready, which spares the first publish that wait.
 const WARM_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long leaving the group may take: the others wait for it.
@@ -167,7 +169,12 @@ impl KafkaLog {
 }
 
 async fn verify(options: &KafkaOptions) -> Result<(), OpenError> {
-    let findings = topics::check(options).await?;
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let mut findings = topics::check(options).await?;
+    while findings.iter().any(|finding| finding.problem == topics::MISSING) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        findings = topics::check(options).await?;
+    }
     let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     for finding in warnings {
@@ -182,14 +189,15 @@ async fn verify(options: &KafkaOptions) -> Result<(), OpenError> {
 /// Waits until the brokers have told the epoch of every topic.
 fn first_look(shared: &Shared, queries: &Queries) -> Result<(), OpenError> {
     let deadline = Instant::now() + OPEN_TIMEOUT;
+    let settled = Instant::now() + SETTLE_TIMEOUT;
     loop {
         let heard = watcher::look(shared, queries, watcher::DESCRIBE_TIMEOUT);
         let problems: Vec<String> =
             Topic::ALL.into_iter().filter_map(|topic| shared.problem(topic)).collect();
-        if !problems.is_empty() {
+        if !problems.is_empty() && Instant::now() > settled {
             return Err(OpenError::Unusable(problems));
         }
-        if Topic::ALL.into_iter().all(|topic| shared.epoch(topic) != LogEpoch(0)) {
+        if problems.is_empty() && Topic::ALL.into_iter().all(|topic| shared.epoch(topic) != LogEpoch(0)) {
             return Ok(());
         }
         if Instant::now() > deadline {

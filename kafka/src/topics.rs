@@ -22,6 +22,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a topic that was just made may take to be known to all brokers.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What is wrong with a topic that there is not, or not yet as the asked broker knows.
+pub(crate) const MISSING: &str = "does not exist";
+
 /// What the topics are to be like, their partitions apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -190,7 +193,7 @@ impl Admin {
                 findings.push(Finding { topic: name.into(), severity, problem, fix: fix.into() });
             };
             let Some(described) = described else {
-                find(Severity::Error, "does not exist".into(), "run `tidegate topics apply`");
+                find(Severity::Error, MISSING.into(), "run `tidegate topics apply`");
                 continue;
             };
             let (partitions, wanted) = (described.led.len() as u32, self.options().counts.of(topic));
