@@ -36,7 +36,7 @@ pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
 
 use control::asking::Asking;
 use node_task::NodeTask;
-use shard::{Shard, ToShard};
+use shard::Shard;
 use shared::Shared;
 use upstream_route::UpstreamRoute;
 
@@ -83,7 +83,6 @@ pub struct Gateway {
     budget: Budget,
     accepting: watch::Sender<bool>,
     draining: watch::Sender<Option<Duration>>,
-    shards: Vec<mpsc::Sender<ToShard>>,
     threads: Vec<std::thread::JoinHandle<()>>,
     node: tokio::task::JoinHandle<()>,
     control: tokio::task::JoinHandle<()>,
@@ -145,7 +144,7 @@ impl Gateway {
         }
         let task = NodeTask::new(
             counts,
-            shards.clone(),
+            shards,
             shared.clock,
             shared.metrics.clone(),
             Arc::clone(&shared.owners_heard),
@@ -153,7 +152,7 @@ impl Gateway {
         let node = tokio::spawn(task.run(routers.clone(), incarnation, commands));
         let asking = Asking::new(Arc::clone(&shared.control), routers, shared.clock, shared.metrics.clone());
         let control = tokio::spawn(asking.run());
-        Ok(Self { shared, address, budget, accepting, draining, shards, threads, node, control })
+        Ok(Self { shared, address, budget, accepting, draining, threads, node, control })
     }
 
     /// The address that clients connect to.
@@ -182,10 +181,7 @@ impl Gateway {
         if self.shared.is_draining() {
             return Err("gateway is draining".to_owned());
         }
-        if self.control.is_finished()
-            || self.node.is_finished()
-            || self.threads.iter().any(std::thread::JoinHandle::is_finished)
-        {
+        if self.has_failed() {
             return Err("a core task of the gateway has ended".to_owned());
         }
         if !self.shared.control.is_complete() {
@@ -228,13 +224,12 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { shards, threads, node, control, accepting, .. } = self;
+        let Self { threads, node, control, accepting, .. } = self;
         accepting.send_replace(false);
         for task in [control, node] {
             task.abort();
             let _ = task.await;
         }
-        drop(shards);
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
@@ -253,7 +248,7 @@ struct ShardSeed {
     number: u16,
     shared: Arc<Shared>,
     to_node: mpsc::Sender<Vec<shard::item::NodeCommand>>,
-    inbox: mpsc::Receiver<ToShard>,
+    inbox: mpsc::Receiver<Vec<shard::item::ShardItem>>,
     listener: std::net::TcpListener,
     accepting: watch::Receiver<bool>,
     draining: watch::Receiver<Option<Duration>>,

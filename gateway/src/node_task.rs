@@ -21,7 +21,6 @@ use tracing::Span;
 
 use crate::clock::{Clock, unix_ms};
 use crate::metrics::Metrics;
-use crate::shard::ToShard;
 use crate::shard::item::{NodeCommand, ShardItem, SharedEvent};
 use attachments::{Attachments, FromStream};
 
@@ -68,7 +67,7 @@ impl Stream {
 pub(crate) struct NodeTask {
     nodes: BTreeMap<PartitionId, Node>,
     streams: BTreeMap<StreamId, Stream>,
-    shards: Vec<mpsc::Sender<ToShard>>,
+    shards: Vec<mpsc::Sender<Vec<ShardItem>>>,
     items: Vec<Vec<ShardItem>>,
     out: Vec<NodeOut>,
     /// Of the batch of frames in hand, if somebody records one of its events.
@@ -83,7 +82,7 @@ pub(crate) struct NodeTask {
 impl NodeTask {
     pub(crate) fn new(
         counts: PartitionCounts,
-        shards: Vec<mpsc::Sender<ToShard>>,
+        shards: Vec<mpsc::Sender<Vec<ShardItem>>>,
         clock: Clock,
         metrics: Metrics,
         owners_heard: Arc<AtomicBool>,
@@ -288,10 +287,10 @@ impl NodeTask {
     }
 
     /// Hands the shards what was gathered, waiting for room; an error when a shard is gone.
-    async fn push_items(&mut self) -> Result<(), mpsc::error::SendError<ToShard>> {
+    async fn push_items(&mut self) -> Result<(), mpsc::error::SendError<Vec<ShardItem>>> {
         for (shard, items) in self.shards.iter().zip(&mut self.items) {
             if !items.is_empty() {
-                shard.send(ToShard::Items(std::mem::take(items))).await?;
+                shard.send(std::mem::take(items)).await?;
             }
         }
         Ok(())

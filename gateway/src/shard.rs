@@ -45,13 +45,6 @@ type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 /// No set: the connection follows nothing any more.
 const NO_SET: SetIdx = SetIdx::MAX;
 
-/// What a shard is told by the node task.
-#[derive(Debug)]
-pub(crate) enum ToShard {
-    /// Items from the node task, in order.
-    Items(Vec<ShardItem>),
-}
-
 /// A shard and what its tasks share.
 pub(crate) struct Shard {
     pub(crate) shared: Arc<Shared>,
@@ -154,7 +147,7 @@ impl Shard {
 
     /// Takes items and ticks until the node task ends. What came while no router vouches for what is revoked waits, one
     /// batch here and the rest where it is: in the node task, in its streams, in the routers.
-    pub(crate) async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<ToShard>) {
+    pub(crate) async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<Vec<ShardItem>>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = self.draining.clone();
@@ -175,7 +168,7 @@ impl Shard {
                     self.state.borrow_mut().begin_drain(window.unwrap_or_default());
                 }
                 message = inbox.recv(), if held.is_none() => match message {
-                    Some(ToShard::Items(items)) => held = Some(items),
+                    Some(items) => held = Some(items),
                     None => return,
                 },
             }
