@@ -19,8 +19,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidegate-telemetry", &["vocab"]),
     ("tidegate-deliver", &["link", "proto", "tenure", "vocab"]),
     ("tidegate-registry", &["proto", "vocab"]),
-    ("tidegate-gateway", &["link", "telemetry", "tenure", "vocab", "wire"]),
-    ("tidegate-router", &["eventlog", "history", "link", "proto", "telemetry", "tenure", "vocab"]),
+    ("tidegate-gateway", &["link", "registry", "telemetry", "tenure", "vocab", "wire"]),
+    (
+        "tidegate-router",
+        &["eventlog", "history", "link", "proto", "registry", "telemetry", "tenure", "vocab"],
+    ),
     (
         "tidegate",
         &[

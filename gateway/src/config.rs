@@ -1,8 +1,11 @@
 //! What a gateway is told: validated values only. The raw form, its defaults and their documentation live with the
 //! `tidegate` command.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use tidegate_registry::Members;
 
 /// Settings of one gateway.
 #[derive(Debug, Clone)]
@@ -37,6 +40,21 @@ pub struct GatewayConfig {
     pub drain: DrainConfig,
     /// Serve the demonstration page at `/` (the client library is served always).
     pub demo_page: bool,
+    /// The registry to announce users to, if there is one.
+    pub registry: Option<Members>,
+    /// What operators call this node: mostly the name of its pod or host.
+    pub name: String,
+    /// Of which channels it is announced how many connections follow them.
+    pub presence: PresenceConfig,
+}
+
+/// Of which channels it is known who is there. Users always are.
+#[derive(Debug, Clone, Default)]
+pub struct PresenceConfig {
+    /// Of all namespaces that are not named.
+    pub default: bool,
+    /// By namespace.
+    pub namespaces: BTreeMap<String, bool>,
 }
 
 /// Who may connect.

@@ -32,7 +32,7 @@ use tidegate_link::Routers;
 use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
-pub use config::{AuthConfig, DrainConfig, GatewayConfig, Secret};
+pub use config::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret};
 
 use control::asking::Asking;
 use node_task::NodeTask;

@@ -23,6 +23,6 @@ pub use frame::{
 pub use key::{Key, KeyError};
 pub use locator::{Ask, AskId, Found, Locator, LookupId};
 pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Refusal};
-pub use members::{Listed, MemberList};
+pub use members::{Listed, MemberList, Members};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;

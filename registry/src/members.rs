@@ -1,5 +1,8 @@
 //! The member list that everyone is configured with.
 
+use tokio::sync::watch;
+
+use crate::key::Key;
 use crate::ring::{MemberId, Ring, RingError};
 
 /// A member as configured.
@@ -38,4 +41,13 @@ impl MemberList {
     pub fn address(&self, id: MemberId) -> Option<&str> {
         self.members.iter().find(|member| member.id == id).map(|member| member.address.as_str())
     }
+}
+
+/// What a process needs to speak to the members: the list as it is now, and what to show them.
+#[derive(Debug, Clone)]
+pub struct Members {
+    /// The newest list; its first value makes a ring.
+    pub lists: watch::Receiver<MemberList>,
+    /// The cluster's key, where one is configured.
+    pub key: Option<Key>,
 }

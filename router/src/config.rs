@@ -1,5 +1,6 @@
 //! What a router needs to know.
 
+use tidegate_registry::Members;
 use tidegate_vocab::{Incarnation, Topic};
 
 /// See the fields; [`RouterConfig::new`] has the defaults.
@@ -22,6 +23,8 @@ pub struct RouterConfig {
     pub publish_timeout_ms: u64,
     /// Milliseconds in which a request to the API port must have been answered; streams excepted.
     pub request_timeout_ms: u64,
+    /// The registry; without one every attached node is asked for a user, and nobody says who comes and goes.
+    pub registry: Option<Members>,
 }
 
 impl RouterConfig {
@@ -43,6 +46,7 @@ impl RouterConfig {
             history_ages_ms: [u64::MAX; 2],
             publish_timeout_ms: 5_000,
             request_timeout_ms: 15_000,
+            registry: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tidegate_deliver::{Key, Metrics, server};
 use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
 use tidegate_eventlog::{EventLog, store};
-use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig};
+use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig};
 use tidegate_history::{HistoryOptions, HistoryStore, Retention};
 use tidegate_link::RouterLink;
 use tidegate_router::publish::{Data, PublishRequest, Target};
@@ -129,6 +129,9 @@ pub(crate) fn gateway_config() -> GatewayConfig {
             retry_window: Duration::from_millis(100),
         },
         demo_page: false,
+        registry: None,
+        name: "gateway-1".into(),
+        presence: PresenceConfig::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_eventlog::embedded::RetentionMs;
-use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, Secret};
+use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret};
 use tidegate_history::Retention;
 use tidegate_vocab::{Channel, PartitionCounts, limits};
 use tracing_subscriber::EnvFilter;
@@ -115,6 +115,9 @@ fn gateway(raw: &Raw, hmac_secret: Option<Secret>, history: &HistoryConfig) -> G
             retry_window: raw.drain.retry_window,
         },
         demo_page: raw.server.demo_page,
+        registry: None,
+        name: String::new(),
+        presence: PresenceConfig::default(),
     }
 }
 
