@@ -89,9 +89,9 @@ impl Registry for Service {
         &self,
         request: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
-        let users = request.into_inner().users;
-        within(&users, limits::LOOKUP_KEYS_LIMIT, "keys")?;
-        let locations = self.member.table().locate_each(users.iter().map(String::as_str));
+        let subjects = request.into_inner().subjects;
+        within(&subjects, limits::LOOKUP_KEYS_LIMIT, "keys")?;
+        let locations = self.member.table().locate_each(subjects.iter().map(String::as_str));
         Ok(Response::new(wire::LocateResponse {
             incarnation: incarnation_to_wire(self.member.incarnation()),
             digest: self.member.digest(),
@@ -146,7 +146,8 @@ impl Service {
             incarnation: incarnation_to_wire(self.member.incarnation()),
             digest: self.member.digest(),
             nodes: nodes.into_iter().map(node_to_wire).collect(),
-            online,
+            online: online.users,
+            occupied: online.channels,
         };
         Ok((listing, events))
     }
@@ -161,8 +162,8 @@ fn event_to_wire(event: NodeEvent) -> wire::WatchNodesResponse {
     use wire::watch_nodes_response::Event;
     let event = match event {
         NodeEvent::Joined(node) => Event::Joined(incarnation_to_wire(node)),
-        NodeEvent::Lost { node, users } => {
-            Event::Lost(wire::NodeLost { incarnation: incarnation_to_wire(node), users })
+        NodeEvent::Lost { node, subjects } => {
+            Event::Lost(wire::NodeLost { incarnation: incarnation_to_wire(node), subjects })
         }
     };
     wire::WatchNodesResponse { event: Some(event) }
