@@ -21,8 +21,12 @@ fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
     let flag =
         |(key, value): (&str, &str)| Flag { name: "test".into(), key: key.into(), value: value.into() };
     let flags = ports.into_iter().chain(base).chain(more.iter().copied()).map(flag).collect();
-    let sources =
-        Sources { profile: Profile::Dev, file: None, environment: Vec::new(), flags, i_know: false };
+    load(Profile::Dev, flags)
+}
+
+fn load(profile: Profile, flags: Vec<Flag>) -> Config {
+    let host = "somewhere".into();
+    let sources = Sources { profile, file: None, environment: Vec::new(), flags, i_know: false, host };
     tidegate::config::load(&sources).expect("valid configuration").config
 }
 
