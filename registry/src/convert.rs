@@ -1,15 +1,13 @@
 //! Frames, answers and problems, as messages and back. What a peer sends is checked here.
 
+use tidegate_proto::problem::status;
 use tidegate_proto::registry::v1 as wire;
 use tidegate_vocab::{Channel, ErrorKind, Incarnation, Problem, limits};
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::frame::{Batch, Hello, Holding, Location, Place, Presence, Transition, Transports, Update};
 use crate::member::{NodeInfo, Refusal};
 
-const KIND: &str = "tidegate-error-kind";
-const RETRY: &str = "tidegate-retry-ms";
 /// What this build speaks.
 pub(crate) const VERSION: u32 = 1;
 
@@ -52,19 +50,6 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         status(&Problem::new(refusal.kind(), refusal.to_string()))
     }
-}
-
-pub(crate) fn status(problem: &Problem) -> Status {
-    status_with(Code::from_i32(problem.kind.grpc_code()), problem)
-}
-
-pub(crate) fn status_with(code: Code, problem: &Problem) -> Status {
-    let mut status = Status::new(code, problem.detail.clone());
-    status.metadata_mut().insert(KIND, MetadataValue::from_static(problem.kind.as_str()));
-    if let Some(retry_ms) = problem.retry_ms {
-        status.metadata_mut().insert(RETRY, retry_ms.into());
-    }
-    status
 }
 
 pub(crate) fn incarnation_to_wire(incarnation: Incarnation) -> bytes::Bytes {

@@ -8,7 +8,6 @@ pub mod client;
 mod convert;
 mod frame;
 mod id;
-mod key;
 mod locator;
 mod member;
 mod members;
@@ -20,9 +19,9 @@ pub use announcer::{Announcer, Count};
 pub use frame::{
     Batch, Current, Hello, Holding, Location, Place, Presence, SubjectKind, Transition, Transports, Update,
 };
-pub use key::{Key, KeyError};
 pub use locator::{Ask, AskId, Found, Locator, LookupId};
 pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Online, Refusal};
 pub use members::{Listed, MemberList, Members};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;
+pub use tidegate_proto::key::{Key, KeyError};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use tidegate_proto::problem::status;
 use tidegate_proto::registry::v1 as wire;
 use tidegate_proto::registry::v1::registry_server::{Registry, RegistryServer};
 use tidegate_vocab::{ErrorKind, Problem, limits};
@@ -17,11 +18,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::convert::{incarnation_to_wire, location_to_wire, node_to_wire, status, within};
-use crate::key::{Gate, Key};
+use crate::convert::{incarnation_to_wire, location_to_wire, node_to_wire, within};
 use crate::member::NodeEvent;
 use task::{Command, Listing};
 pub use task::{MemberHandle, MemberTask};
+use tidegate_proto::key::{Gate, Key};
 
 /// Pause between two HTTP/2 pings, also while nothing else is said.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(2);

@@ -18,9 +18,9 @@ use super::{RegistryClientWithKey, connect};
 use crate::announcer::{Announcer, Count};
 use crate::convert::{batch_to_wire, hello_to_wire, incarnation_from_wire};
 use crate::frame::{Batch, Current, Hello};
-use crate::key::Key;
 use crate::members::MemberList;
 use crate::ring::{MemberId, RingError};
+use tidegate_proto::key::Key;
 
 /// Pause between two looks at what is due: a quarter of the lag that a node tolerates.
 const TICK: Duration = Duration::from_millis(limits::REGISTRY_LAG_MS / 4);

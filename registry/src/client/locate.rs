@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use super::{RegistryClientWithKey, connect};
 use crate::convert::{MessageError, incarnation_from_wire, location_from_wire};
 use crate::frame::{Current, Location};
-use crate::key::Key;
 use crate::locator::{Ask, AskId, Found, Locator, LookupId};
 use crate::members::MemberList;
 use crate::ring::{MemberId, RingError};
+use tidegate_proto::key::Key;
 
 /// Pause between two looks at deadlines while a lookup waits.
 const TICK: Duration = Duration::from_millis(5);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod origins;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -51,6 +52,8 @@ pub(crate) fn validate(
     check.logging(&raw.logging.level);
     let data_dir = check.data_dir(&raw.store.data_dir, sources);
     let (kafka, cluster) = (check.kafka(raw, sources.profile), check.cluster(raw, sources));
+    let registry = check.registry(raw, sources);
+    let (name, presence) = (check.name(raw, sources), check.presence(raw));
     if !check.errors.is_empty() {
         let said = |error: ConfigError| {
             let source = source_of(&error.at);
@@ -60,7 +63,7 @@ pub(crate) fn validate(
     }
     Ok(Config {
         role: sources.profile,
-        gateway: gateway(raw, hmac_secret, &history),
+        gateway: GatewayConfig { name, presence, ..gateway(raw, hmac_secret, &history) },
         api: raw.server.api,
         api_keys: raw.api.keys.iter().map(|key| Secret::new(key.expose())).collect(),
         admin: raw.server.admin,
@@ -74,12 +77,14 @@ pub(crate) fn validate(
                 upstream: millis(raw.log.retention_upstream),
                 control: millis(raw.log.retention_control),
                 dead: millis(raw.log.retention_dead),
+                presence: millis(raw.log.retention_presence),
             },
             epoch_salt: raw.log.epoch_salt.clone(),
             disk_reserve_bytes: raw.log.disk_reserve.0,
         },
         kafka,
         cluster,
+        registry,
         otlp_endpoint: Some(raw.telemetry.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
         history,
         logging: LoggingConfig { level: raw.logging.level.clone(), format: raw.logging.format },
@@ -191,7 +196,8 @@ impl Check {
         self.range("log.retention_inbox", &raw.log.retention_inbox, year.clone(), time);
         self.range("log.retention_upstream", &raw.log.retention_upstream, year.clone(), time);
         self.range("log.retention_control", &raw.log.retention_control, year.clone(), time);
-        self.range("log.retention_dead", &raw.log.retention_dead, year, time);
+        self.range("log.retention_dead", &raw.log.retention_dead, year.clone(), time);
+        self.range("log.retention_presence", &raw.log.retention_presence, year, time);
         let reserve = Size(limits::DISK_RESERVE_BYTES)..=Size(1 << 50);
         self.range("log.disk_reserve", &raw.log.disk_reserve, reserve, plain);
         self.range("store.cache_size", &raw.store.cache_size, size(mib, 1024 * 1024 * mib), plain);
