@@ -11,7 +11,8 @@ use prometheus::Registry;
 use serde_json::json;
 use tidegate_gateway::{AuthConfig, Gateway, GatewayConfig, Secret};
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled, UpstreamMessage,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
+    UpstreamMessage,
 };
 use tidegate_router::Router;
 use tidegate_vocab::limits::CONTROL_FRESH_MS;
