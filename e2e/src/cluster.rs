@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::kafka::Kafka;
+use crate::members::Members;
 use crate::node::Node;
 use crate::process::binary;
 
@@ -19,6 +20,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub struct Shape {
     name: String,
     gateways: usize,
+    members: usize,
     all: Vec<String>,
     router: Vec<String>,
     gateway: Vec<String>,
@@ -29,13 +31,20 @@ impl Shape {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let name = format!("{name}.");
-        Self { name, gateways: 2, all: Vec::new(), router: Vec::new(), gateway: Vec::new() }
+        Self { name, gateways: 2, members: 0, all: Vec::new(), router: Vec::new(), gateway: Vec::new() }
     }
 
     /// So many gateways.
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
+        self
+    }
+
+    /// With a registry of so many members.
+    #[must_use]
+    pub fn members(mut self, count: usize) -> Self {
+        self.members = count;
         self
     }
 
@@ -68,6 +77,8 @@ pub struct Cluster {
     pub routers: Vec<Node>,
     /// `tidegate gateway`.
     pub gateways: Vec<Node>,
+    /// `tidegate registry`, in the order of their ids.
+    pub members: Members,
     /// What they keep their log in.
     pub kafka: Arc<Kafka>,
     shape: Shape,
@@ -85,9 +96,13 @@ impl Cluster {
         let turn = TURN.lock().await;
         kafka.start_again(); // The test before may have left it dead.
         let addresses = free_addresses(2);
-        let (routers, gateways) = (Vec::new(), Vec::new());
-        let mut cluster = Self { routers, gateways, kafka, shape, addresses, _turn: turn };
+        let (routers, gateways, members) = (Vec::new(), Vec::new(), Members::new());
+        let mut cluster = Self { routers, gateways, members, kafka, shape, addresses, _turn: turn };
         cluster.apply_topics();
+        for _ in 0..cluster.shape.members {
+            cluster.add_member();
+        }
+        cluster.members.write_list();
         for number in 0..cluster.addresses.len() {
             let router = cluster.spawn_router(number);
             cluster.routers.push(router);
@@ -130,7 +145,17 @@ impl Cluster {
 
     /// Waits until every process is ready.
     pub async fn wait_until_ready(&mut self) {
-        join_all(self.routers.iter_mut().chain(&mut self.gateways).map(Node::wait_until_ready)).await;
+        let all = self.routers.iter_mut().chain(&mut self.gateways).chain(&mut self.members.nodes);
+        join_all(all.map(Node::wait_until_ready)).await;
+    }
+
+    /// Starts one more member of the registry. Nobody knows of it before the list is written.
+    pub fn add_member(&mut self) {
+        let taken = self.addresses.len() + self.members.addresses.len();
+        let address = free_addresses(taken + 1)
+            .into_iter()
+            .find(|it| !self.members.addresses.contains(it) && !self.addresses.contains(it));
+        self.members.spawn(address.expect("a free port"), &self.shape.all);
     }
 
     /// Kills all routers at once, and waits for their end.
@@ -151,12 +176,15 @@ impl Cluster {
         let listen = self.addresses.get(number).copied().unwrap_or_else(|| free_addresses(1)[0]);
         arguments.extend(["--listen".to_owned(), listen.to_string()]);
         arguments.extend(self.router_names());
+        arguments.extend(self.members.arguments());
         arguments.extend(self.shape.all.iter().chain(&self.shape.router).cloned());
         Node::spawn(&format!("router {number}"), "router", arguments)
     }
 
     fn spawn_gateway(&self, number: usize) -> Node {
         let mut arguments = self.router_names();
+        arguments.extend(self.members.arguments());
+        arguments.extend(["--set".to_owned(), format!("server.name=gateway-{number}")]);
         for setting in ["auth.insecure=true", "auth.anonymous=true", "log.partitions=8"] {
             arguments.extend(["--set".to_owned(), setting.to_owned()]);
         }

@@ -1,4 +1,4 @@
-//! One process of a cluster: `tidegate router` or `tidegate gateway`.
+//! One process of a cluster: `tidegate router`, `tidegate gateway` or `tidegate registry`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -190,7 +190,11 @@ fn process(
     let _ = std::fs::remove_file(&ports_file);
     let mut command = Command::new(binary());
     command.args(arguments).arg("--quiet").arg("--ports-file").arg(&ports_file);
-    let names: &[&str] = if arguments[0] == "router" { &["api", "admin"] } else { &["public", "admin"] };
+    let names: &[&str] = match arguments[0].as_str() {
+        "router" => &["api", "admin"],
+        "registry" => &["admin"],
+        _ => &["public", "admin"],
+    };
     for name in names {
         let known = ports.and_then(|ports| ports[name].as_str());
         command.arg(format!("--{name}")).arg(known.unwrap_or("127.0.0.1:0"));

@@ -14,6 +14,8 @@ mod down;
 mod killed;
 #[path = "cluster/poison.rs"]
 mod poison;
+#[path = "cluster/registry.rs"]
+mod registry;
 #[path = "cluster/revoked.rs"]
 mod revoked;
 #[path = "cluster/stopped.rs"]

@@ -139,7 +139,11 @@ fn framed(case: &Value, framing: Framing) -> Option<Vec<u8>> {
         own("gap", &object::gap_object(&channel, text(&case["gap"]["reason"])), None);
     } else if let Some(code) = case["close"]["code"].as_u64() {
         let (reason, retry_ms) = (text(&case["close"]["reason"]), case["close"]["retry_ms"].as_u64());
-        own("close", &object::close_object(code as u16, reason, retry_ms), None);
+        own(
+            "close",
+            &object::close_object(code as u16, reason, case["close"]["detail"].as_str(), retry_ms),
+            None,
+        );
     } else if case["ping"].is_object() {
         object::frame_ping(framing, id, &mut out);
     } else if let Some(ms) = case["retry"]["ms"].as_u64() {

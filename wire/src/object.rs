@@ -196,11 +196,19 @@ pub fn gap_object(channel: &Channel, reason: &str) -> Vec<u8> {
     format!("{{\"type\":\"gap\",\"channel\":\"{channel}\",\"reason\":\"{reason}\"}}").into_bytes()
 }
 
-/// The `close` object: the last one of a connection that the gateway ends.
+/// The `close` object: the last one of a connection that the gateway ends. `detail` is what a backend has to say to people.
 #[must_use]
-pub fn close_object(code: u16, reason: &str, retry_ms: Option<u64>) -> Vec<u8> {
-    let retry = retry_ms.map_or(String::new(), |ms| format!(",\"retry_ms\":{ms}"));
-    format!("{{\"type\":\"close\",\"code\":{code},\"reason\":\"{reason}\"{retry}}}").into_bytes()
+pub fn close_object(code: u16, reason: &str, detail: Option<&str>, retry_ms: Option<u64>) -> Vec<u8> {
+    let mut out = format!("{{\"type\":\"close\",\"code\":{code},\"reason\":\"{reason}\"").into_bytes();
+    if let Some(detail) = detail {
+        out.extend_from_slice(b",\"detail\":");
+        push_json_string(&mut out, detail);
+    }
+    if let Some(retry_ms) = retry_ms {
+        out.extend_from_slice(format!(",\"retry_ms\":{retry_ms}").as_bytes());
+    }
+    out.push(b'}');
+    out
 }
 
 /// The `ack` of a client's message: the log has it. `reference` is the client's own, as raw JSON.

@@ -78,7 +78,8 @@ pub(super) fn refuse_events(
     let jittered_ms = retry_ms + rand::rng().random_range(0..=retry_ms / 2);
     let mut body = Vec::with_capacity(192);
     object::frame_retry(framing, jittered_ms, &mut body);
-    let close = object::close_object(refusal.kind.close_code(), refusal.kind.as_str(), Some(jittered_ms));
+    let close =
+        object::close_object(refusal.kind.close_code(), refusal.kind.as_str(), None, Some(jittered_ms));
     object::frame_object(framing, "close", &close, None, &mut body);
     let mut answer = answer(StatusCode::OK, HeaderValue::from_static("text/event-stream"), body, origin);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -172,13 +172,14 @@ impl State {
             opening.held.clear();
         }
         let (code, reason) = (problem.kind.close_code(), problem.kind.as_str());
+        let detail = (problem.kind == ErrorKind::Disconnected).then_some(problem.detail.as_str());
         if let Some(retry_ms) = problem.retry_ms {
             object::frame_retry(framing, retry_ms, &mut frame);
         }
         object::frame_object(
             framing,
             "close",
-            &object::close_object(code, reason, problem.retry_ms),
+            &object::close_object(code, reason, detail, problem.retry_ms),
             None,
             &mut frame,
         );

@@ -69,8 +69,9 @@ fn objects_are_json() {
         state_object("C", &told),
         poll_answer([&b"{\"type\":\"event\""[..], b"{\"x\":1"], "C", &told),
         gap_object(&a, "expired"),
-        close_object(1012, "draining", Some(5)),
-        close_object(4401, "unauthorized", None),
+        close_object(1012, "draining", None, Some(5)),
+        close_object(4401, "unauthorized", None, None),
+        close_object(4410, "disconnected", Some("say \"bye\""), None),
         ack_object(Some("\"r1\""), 3, &Position::new(EPOCH, PARTITION, Offset(1))),
         nack_object(None, 4, b"{}"),
     ] {
