@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tidegate/control/v1/control.proto",
     "tidegate/deliver/v1/deliver.proto",
     "tidegate/log/v1/log.proto",
+    "tidegate/presence/v1/presence.proto",
     "tidegate/publish/v1/publish.proto",
     "tidegate/registry/v1/registry.proto",
     "tidegate/upstream/v1/upstream.proto",

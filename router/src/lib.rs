@@ -14,6 +14,7 @@ mod dead_letters;
 mod metrics;
 mod partition;
 mod peers;
+pub mod presence;
 pub mod publish;
 mod record;
 mod streams;
@@ -40,6 +41,7 @@ pub use metrics::Api;
 use metrics::Metrics;
 use partition::{PartitionHandle, Phase};
 use peers::Peers;
+use presence::PresenceTopic;
 use streams::Attached;
 
 /// How long each phase of a shutdown may take.
@@ -64,6 +66,7 @@ pub struct Router {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     peers: Arc<Peers>,
     control: ControlTopic,
+    presence: PresenceTopic,
     this: Weak<Self>,
 }
 
@@ -99,11 +102,15 @@ impl Router {
             tasks: Mutex::default(),
             peers: Arc::default(),
             control: ControlTopic::default(),
+            presence: PresenceTopic::default(),
             this: this.clone(),
         });
         router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
         router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
         router.own(tokio::spawn(Arc::clone(&router).follow_control()));
+        if let Some(members) = router.context.config.registry.clone() {
+            router.own(tokio::spawn(Arc::clone(&router).hold_presence(members)));
+        }
         Ok(router)
     }
 

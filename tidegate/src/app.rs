@@ -64,9 +64,6 @@ pub enum BuildError {
     /// The cluster's key cannot stand in a header.
     #[error("cluster.key: {0}")]
     Key(#[from] tidegate_deliver::KeyError),
-    /// Nor can it for members of the registry.
-    #[error("cluster.key: {0}")]
-    RegistryKey(#[from] tidegate_registry::KeyError),
     /// The list of the registry's members makes no ring, which validation finds before.
     #[error("registry.members: {0}")]
     Ring(#[from] tidegate_registry::RingError),
