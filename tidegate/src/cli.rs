@@ -8,6 +8,7 @@ mod check_config;
 mod config_args;
 mod publish;
 mod revoke;
+mod ring;
 mod serve;
 mod tail;
 mod token;
@@ -40,6 +41,7 @@ enum Command {
     Router(serve::RouterArgs),
     Registry(serve::RegistryArgs),
     Topics(topics::TopicsArgs),
+    Ring(ring::RingArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     Token(token::TokenArgs),
@@ -57,6 +59,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Router(args) => args.run(),
         Command::Registry(args) => args.run(),
         Command::Topics(args) => topics::run(&args),
+        Command::Ring(args) => ring::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Token(args) => token::run(&args),
