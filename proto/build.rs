@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
+    "tidegate/cluster/v1/cluster.proto",
     "tidegate/control/v1/control.proto",
     "tidegate/deliver/v1/deliver.proto",
     "tidegate/log/v1/log.proto",
@@ -13,6 +14,7 @@ const FILES: [&str; 7] = [
     "tidegate/publish/v1/publish.proto",
     "tidegate/registry/v1/registry.proto",
     "tidegate/upstream/v1/upstream.proto",
+    "tidegate/users/v1/users.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -61,6 +61,11 @@ pub(crate) struct Metrics {
     pub(crate) rebalances: IntCounter,
     pub(crate) tenures_behind: IntGauge,
     pub(crate) streams: IntGauge,
+    pub(crate) nodes_reached: IntGauge,
+    direct_requests: IntCounterVec,
+    direct_seconds: Histogram,
+    direct_users: IntCounterVec,
+    pub(crate) disconnects: IntCounter,
     pub(crate) lost: IntCounter,
     pub(crate) lag_sum: IntGauge,
     pub(crate) lag_max: IntGauge,
@@ -161,6 +166,29 @@ impl Metrics {
             tenures_behind: on
                 .gauge("tidegate_router_tenures_behind", "Tenures whose node reads too slowly just now")?,
             streams: on.gauge("tidegate_router_streams", "Nodes attached")?,
+            nodes_reached: on.gauge(
+                "tidegate_router_nodes_reached",
+                "Nodes that this router can ask something now (Reach streams)",
+            )?,
+            direct_requests: on.counters(
+                "tidegate_direct_requests_total",
+                "Direct messages by outcome (ok or an error kind)",
+                &["code"],
+            )?,
+            direct_seconds: on.histogram(
+                "tidegate_direct_duration_seconds",
+                "Time from a direct message to the answers of all nodes",
+                &SECONDS,
+            )?,
+            direct_users: on.counters(
+                "tidegate_direct_users_total",
+                "Users of direct messages, by whether a connection took the message",
+                &["reached"],
+            )?,
+            disconnects: on.counter(
+                "tidegate_router_disconnects_total",
+                "Connections that nodes closed because a backend asked for it",
+            )?,
             lost: on.counter("tidegate_router_lost_total", "Lost frames sent")?,
             lag_sum: on.gauge(
                 "tidegate_router_lag_records",
@@ -194,6 +222,7 @@ impl Metrics {
         for reason in DeadReason::ALL {
             metrics.dead_letters.with_label_values(&[reason.as_str()]);
         }
+        metrics.direct_users(0, 0);
         for api in Api::ALL {
             metrics.publish_requests.with_label_values(&[api.as_str(), "ok"]);
         }
@@ -207,6 +236,16 @@ impl Metrics {
 
     pub(crate) fn answered(&self, api: Api, elapsed: std::time::Duration) {
         self.publish_seconds.with_label_values(&[api.as_str()]).observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn direct(&self, code: Option<ErrorKind>, elapsed: std::time::Duration) {
+        self.direct_requests.with_label_values(&[code.map_or("ok", ErrorKind::as_str)]).inc();
+        self.direct_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn direct_users(&self, reached: usize, missed: usize) {
+        self.direct_users.with_label_values(&["yes"]).inc_by(reached as u64);
+        self.direct_users.with_label_values(&["no"]).inc_by(missed as u64);
     }
 
     pub(crate) fn upstream(&self, outcome: Result<(), ErrorKind>) {

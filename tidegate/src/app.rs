@@ -211,10 +211,14 @@ impl App {
     /// When a core task ended, or the shutdown was not in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         tokio::pin!(shutdown);
+        let drain_asked = self.gateway.as_ref().map(Gateway::drain_asked);
+        let drain_asked = futures::future::OptionFuture::from(drain_asked);
+        tokio::pin!(drain_asked);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         let failed = loop {
             tokio::select! {
                 () = &mut shutdown => break None,
+                Some(()) = &mut drain_asked => break None,
                 _ = looks.tick() => {
                     if let Some(role) = self.look() {
                         break Some(role);
