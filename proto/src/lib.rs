@@ -1,6 +1,6 @@
 //! The versioned protocol buffers and their generated code.
 //!
-//! Owns: what backends speak ([`publish`], [`users`], [`upstream`], [`control`]), what operators ask for ([`cluster`]), what stands in the log ([`log`]), what gateways and
+//! Owns: what backends speak ([`publish`], [`users`], [`upstream`], [`control`], [`presence`]), what operators ask for ([`cluster`]), what stands in the log ([`log`]), what gateways and
 //! routers say to each other ([`deliver`]) and what both say to registry members ([`registry`]). `proto/check` lints
 //! the files and refuses changes that break a released
 //! version. Holds no logic besides the conversions of `frames` and what all internal calls have in common, `calls` (features).
@@ -54,6 +54,15 @@ pub mod upstream {
     #[expect(clippy::allow_attributes, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("tidegate.upstream.v1");
+    }
+}
+
+/// Who comes and who goes, for backends.
+pub mod presence {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.presence.v1");
     }
 }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod control;
 mod grpc;
 mod json;
+mod presence;
 mod users;
 
 use std::io;
@@ -22,6 +23,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use tidegate_proto::cluster::v1::cluster_server::ClusterServer;
 use tidegate_proto::control::v1::control_server::ControlServer;
+use tidegate_proto::presence::v1::presence_server::PresenceServer;
 use tidegate_proto::publish::v1::publisher_server::PublisherServer;
 use tidegate_proto::upstream::v1::upstream_server::UpstreamServer;
 use tidegate_proto::users::v1::users_server::UsersServer;
@@ -79,6 +81,8 @@ fn app<H: Health>(
     let upstream = UpstreamServer::new(grpc::UpstreamService(Arc::clone(router)));
     let control = ControlServer::new(control::ControlService(Arc::clone(router)))
         .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
+    let presence = PresenceServer::new(presence::PresenceService(Arc::clone(router)))
+        .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
     let users = UsersServer::new(users::UsersService(Arc::clone(router)))
         .max_decoding_message_size(limits::API_REQUEST_BYTES_LIMIT);
     let cluster = ClusterServer::new(cluster::ClusterService(Arc::clone(router)))
@@ -86,6 +90,7 @@ fn app<H: Health>(
     let mut services = tonic::service::Routes::new(publisher)
         .add_service(upstream)
         .add_service(control)
+        .add_service(presence)
         .add_service(users)
         .add_service(cluster)
         .add_service(health);
@@ -100,6 +105,7 @@ fn app<H: Health>(
         .route("/v1/publish", post(json::publish))
         .route("/v1/publish/batch", post(json::publish_batch))
         .route("/v1/revoke", post(control::revoke))
+        .route("/v1/presence/watch", get(presence::watch))
         .route("/v1/direct", post(users::direct))
         .route("/v1/disconnect", post(users::disconnect))
         .route("/v1/users", get(users::locate))
@@ -141,6 +147,7 @@ async fn report_health(router: Arc<Router>, reporter: HealthReporter) {
         reporter.set_service_status("tidegate.publish.v1.Publisher", status).await;
         reporter.set_service_status("tidegate.upstream.v1.Upstream", status).await;
         reporter.set_service_status("tidegate.control.v1.Control", status).await;
+        reporter.set_service_status("tidegate.presence.v1.Presence", status).await;
         reporter.set_service_status("tidegate.users.v1.Users", status).await;
         reporter.set_service_status("tidegate.cluster.v1.Cluster", status).await;
     }

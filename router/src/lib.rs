@@ -15,6 +15,7 @@ mod metrics;
 mod nodes;
 mod partition;
 mod peers;
+pub mod presence;
 pub mod publish;
 mod record;
 mod streams;
@@ -45,6 +46,7 @@ pub use nodes::ListedNode;
 use nodes::Nodes;
 use partition::{PartitionHandle, Phase};
 use peers::Peers;
+use presence::PresenceTopic;
 use streams::Attached;
 
 /// How long each phase of a shutdown may take.
@@ -69,6 +71,7 @@ pub struct Router {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     peers: Arc<Peers>,
     control: ControlTopic,
+    presence: PresenceTopic,
     nodes: Nodes,
     /// Where users are; none without a registry.
     locate: Option<LocateHandle>,
@@ -109,6 +112,7 @@ impl Router {
             tasks: Mutex::default(),
             peers: Arc::default(),
             control: ControlTopic::default(),
+            presence: PresenceTopic::default(),
             nodes: Nodes::default(),
             locate,
             occupants_cache: users::OccupantsCache::default(),
@@ -117,6 +121,9 @@ impl Router {
         router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
         router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
         router.own(tokio::spawn(Arc::clone(&router).follow_control()));
+        if let Some(members) = router.context.config.registry.clone() {
+            router.own(tokio::spawn(Arc::clone(&router).hold_presence(members)));
+        }
         Ok(router)
     }
 

@@ -3,6 +3,7 @@
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use tidegate_eventlog::AppendError;
 use tidegate_vocab::ErrorKind;
 
 use crate::record::DeadReason;
@@ -49,6 +50,10 @@ pub(crate) struct Metrics {
     revocations: IntCounterVec,
     pub(crate) control_records: IntGauge,
     pub(crate) control_age: Gauge,
+    pub(crate) presence_streams: IntGauge,
+    pub(crate) presence_records: IntGauge,
+    presence_appended: IntCounterVec,
+    presence_append_failures: IntCounterVec,
     pub(crate) partitions_assigned: IntGauge,
     pub(crate) partitions_serving: IntGauge,
     pub(crate) partition_stall_max_seconds: Gauge,
@@ -128,6 +133,25 @@ impl Metrics {
             control_age: on.gauge_of_seconds(
                 "tidegate_router_control_age_seconds",
                 "Since this router asked for the end of the control topic that it has read up to; NaN before",
+            )?,
+            presence_streams: on.gauge(
+                "tidegate_presence_streams",
+                "Registry members whose transitions this router appends: all of them at one router, none at the others",
+            )?,
+            presence_records: on.gauge(
+                "tidegate_presence_records",
+                "Offsets between the ends of the topic presence when it was last read from its start; compaction leaves fewer \
+                 records",
+            )?,
+            presence_appended: on.counters(
+                "tidegate_presence_appended_total",
+                "Transitions that the log has, by what became of a user or channel",
+                &["state"],
+            )?,
+            presence_append_failures: on.counters(
+                "tidegate_presence_append_failures_total",
+                "Transitions that the log did not take; the member gives them out again",
+                &["kind"],
             )?,
             partitions_assigned: on
                 .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,
@@ -230,6 +254,18 @@ impl Metrics {
 
     pub(crate) fn revoked(&self, outcome: Result<(), ErrorKind>) {
         self.revocations.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
+    }
+
+    /// What the log said to a transition.
+    pub(crate) fn presence_appended(&self, state: &'static str, outcome: Result<(), &AppendError>) {
+        let kind = match outcome {
+            Ok(()) => return self.presence_appended.with_label_values(&[state]).inc(),
+            Err(AppendError::Unavailable { .. }) => "unavailable",
+            Err(AppendError::Busy) => "busy",
+            Err(AppendError::Full { .. }) => "full",
+            Err(AppendError::Indeterminate { .. }) => "indeterminate",
+        };
+        self.presence_append_failures.with_label_values(&[kind]).inc();
     }
 
     pub(crate) fn dead_letter(&self, reason: DeadReason) {

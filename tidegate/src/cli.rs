@@ -9,6 +9,7 @@ mod config_args;
 mod gateways;
 mod publish;
 mod revoke;
+mod ring;
 mod serve;
 mod table;
 mod tail;
@@ -43,6 +44,7 @@ enum Command {
     Router(serve::RouterArgs),
     Registry(serve::RegistryArgs),
     Topics(topics::TopicsArgs),
+    Ring(ring::RingArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
     Where(users::WhereArgs),
@@ -64,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Router(args) => args.run(),
         Command::Registry(args) => args.run(),
         Command::Topics(args) => topics::run(&args),
+        Command::Ring(args) => ring::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Where(args) => users::locate(args),

@@ -165,6 +165,10 @@ pub const RINGS_LIMIT: usize = 4;
 pub const TRANSITIONS_IN_FLIGHT_LIMIT: usize = 65_536;
 /// Transitions of one message.
 pub const TRANSITIONS_BATCH_LIMIT: usize = 1000;
+/// Transitions of one registry member that may wait for the log: beyond, the member's next message waits.
+pub const PRESENCE_APPENDS_IN_FLIGHT_LIMIT: usize = 1000;
+/// Recent records of presence that a router keeps for all who follow them: a slower one reads the log.
+pub const PRESENCE_RECENT_RECORDS_LIMIT: usize = 4096;
 /// Bytes of one message to or from a registry member: a lookup of the longest keys, or a list of all nodes.
 pub const REGISTRY_MESSAGE_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
