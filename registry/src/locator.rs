@@ -206,6 +206,12 @@ impl Locator {
         self.asked.insert(id, asked);
     }
 
+    /// True while an answer to this question is waited for.
+    #[must_use]
+    pub fn awaits(&self, id: AskId) -> bool {
+        self.asked.contains_key(&id)
+    }
+
     /// A member answered. What comes after the deadline, or has another length than the question, is nothing.
     pub fn answered(&mut self, id: AskId, member: Incarnation, locations: Vec<Location>, now_ms: u64) {
         let is_fit = |asked: &Asked| locations.len() == asked.subjects.len() && now_ms <= asked.deadline_ms;

@@ -1,5 +1,7 @@
 //! The task that owns a router's [`Locator`] and puts its questions.
 
+mod calls;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +14,16 @@ use tokio::task::JoinHandle;
 use super::{RegistryClientWithKey, connect};
 use crate::convert::{MessageError, incarnation_from_wire, location_from_wire};
 use crate::frame::{Current, Location};
-use crate::locator::{Ask, AskId, Found, Locator, LookupId};
+use crate::locator::{AskId, Found, Locator, LookupId};
 use crate::members::MemberList;
 use crate::ring::{MemberId, RingError};
+use calls::{Call, Calls};
 use tidegate_proto::key::Key;
 
 /// Pause between two looks at deadlines while a lookup waits.
 const TICK: Duration = Duration::from_millis(5);
+/// Commands taken before questions are put: those that wait already share calls.
+const COMMANDS_AT_ONCE: usize = 256;
 
 type Answer = oneshot::Sender<Result<Vec<Found>, Problem>>;
 
@@ -32,7 +37,8 @@ enum Command {
 
 #[derive(Debug)]
 struct Answered {
-    id: AskId,
+    member: MemberId,
+    asks: Vec<(AskId, usize)>,
     answer: Option<(Incarnation, Vec<Location>)>,
 }
 
@@ -91,6 +97,7 @@ pub struct LocateTask {
     list: MemberList,
     key: Option<Key>,
     clients: HashMap<MemberId, RegistryClientWithKey>,
+    calls: Calls,
     commands: mpsc::Receiver<Command>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     waiting: HashMap<LookupId, Answer>,
@@ -112,6 +119,7 @@ impl LocateTask {
             list,
             key,
             clients: HashMap::new(),
+            calls: Calls::default(),
             commands,
             answers: mpsc::channel(limits::LOOKUPS_IN_FLIGHT_LIMIT),
             waiting: HashMap::new(),
@@ -126,24 +134,24 @@ impl LocateTask {
     }
 
     async fn run(mut self) {
+        let mut commands = Vec::new();
         loop {
             tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(command) => self.command(command),
-                    None => return,
-                },
-                Some(answered) = self.answers.1.recv() => {
-                    let now_ms = self.now_ms();
-                    match answered.answer {
-                        Some((member, locations)) => self.locator.answered(answered.id, member, locations, now_ms),
-                        None => self.locator.failed(answered.id, now_ms),
+                count = self.commands.recv_many(&mut commands, COMMANDS_AT_ONCE) => {
+                    if count == 0 {
+                        return;
                     }
+                    commands.drain(..).for_each(|command| self.command(command));
                 }
+                Some(answered) = self.answers.1.recv() => self.answered(answered),
                 () = tokio::time::sleep(TICK), if !self.waiting.is_empty() => {}
             }
             self.locator.tick(self.now_ms());
             for ask in self.locator.take_asks() {
-                self.ask(ask);
+                self.calls.push(ask);
+            }
+            while let Some(call) = self.calls.next(|id| self.locator.awaits(id)) {
+                self.call(call);
             }
             for (lookup, found) in self.locator.take_done() {
                 if let Some(answer) = self.waiting.remove(&lookup) {
@@ -175,38 +183,58 @@ impl LocateTask {
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
-        let (Self { clients, list, key, .. }, id) = (&mut *self, ask.id);
-        if !clients.contains_key(&ask.member) {
-            let address = list.address(ask.member);
-            let client = address.and_then(|address| connect(address, key.clone()));
-            clients.extend(client.map(|client| (ask.member, client)));
+    fn answered(&mut self, Answered { member, asks, answer }: Answered) {
+        self.calls.ended(member);
+        let now_ms = self.now_ms();
+        match answer {
+            Some((member, locations)) => {
+                let mut locations = locations.into_iter();
+                for (id, count) in asks {
+                    let its = locations.by_ref().take(count).collect();
+                    self.locator.answered(id, member, its, now_ms);
+                }
+            }
+            None => asks.iter().for_each(|(id, _)| self.locator.failed(*id, now_ms)),
         }
-        let (client, answers) = (clients.get(&ask.member).cloned(), self.answers.0.clone());
+    }
+
+    fn call(&mut self, call: Call) {
+        let (Self { clients, list, key, .. }, Call { member, asks, subjects }) = (&mut *self, call);
+        if !clients.contains_key(&member) {
+            let address = list.address(member);
+            let client = address.and_then(|address| connect(address, key.clone()));
+            clients.extend(client.map(|client| (member, client)));
+        }
+        let (client, answers) = (clients.get(&member).cloned(), self.answers.0.clone());
         tokio::spawn(async move {
             let answer = match client {
-                Some(client) => put(client, &ask).await,
+                Some(client) => put(client, member, &subjects).await,
                 None => None,
             };
             // An error means that nobody waits.
-            drop(answers.send(Answered { id, answer }).await);
+            drop(answers.send(Answered { member, asks, answer }).await);
         });
     }
 }
 
-/// Nothing when the call fails or takes longer than its deadline.
-async fn put(mut client: RegistryClientWithKey, ask: &Ask) -> Option<(Incarnation, Vec<Location>)> {
-    let subjects = ask.subjects.iter().map(ToString::to_string).collect();
+/// Nothing when the call fails, takes longer than its deadline, or answers another number of keys.
+async fn put(
+    mut client: RegistryClientWithKey,
+    member: MemberId,
+    subjects: &[Channel],
+) -> Option<(Incarnation, Vec<Location>)> {
+    let request = wire::LocateRequest { subjects: subjects.iter().map(ToString::to_string).collect() };
     let deadline = Duration::from_millis(limits::LOOKUP_DEADLINE_MS);
-    let called = tokio::time::timeout(deadline, client.locate(wire::LocateRequest { subjects })).await;
+    let called = tokio::time::timeout(deadline, client.locate(request)).await;
     let response = match called.ok()? {
         Ok(response) => response.into_inner(),
         Err(status) => {
-            tracing::debug!(member = ask.member.0, code = ?status.code(), message = status.message(), "lookup failed");
+            tracing::debug!(member = member.0, code = ?status.code(), message = status.message(), "lookup failed");
             return None;
         }
     };
     let locations = response.locations.into_iter().map(location_from_wire);
     let locations = locations.collect::<Result<Vec<_>, MessageError>>().ok()?;
-    Some((incarnation_from_wire(&response.incarnation).ok()?, locations))
+    let member = incarnation_from_wire(&response.incarnation).ok()?;
+    (locations.len() == subjects.len()).then_some((member, locations))
 }

@@ -94,3 +94,37 @@ async fn a_ring_change_is_announced_under_both() {
     let stored = || (0..3).map(|member| members.handle(member).table().stored()).sum::<usize>();
     eventually("every user is at two members", || stored() == 6_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_that_share_calls_get_their_own_answers() {
+    let members = Members::start(2).await;
+    let list = members.list();
+    let (node, _) = AnnounceTask::spawn(NODE, String::new(), list.clone(), Some(KEY())).expect("a ring");
+    let (router, _) = LocateTask::spawn(list, Some(KEY())).expect("a ring");
+    for number in 0..500 {
+        node.count(user(&format!("user-{number}")), count(number + 1)).await;
+    }
+    let current = node.current();
+    eventually("both members are current", || current.borrow().len() == 2).await;
+    let word = current.borrow().clone();
+    router.node_says(NODE, word).await;
+    let lookups = (0..2_000_u32).map(|lookup| {
+        let (router, number) = (router.clone(), lookup % 1_000);
+        tokio::spawn(async move {
+            let found = router.locate(vec![user(&format!("user-{number}")), user("nobody")]).await;
+            (number, found.expect("answers"))
+        })
+    });
+    for lookup in futures::future::join_all(lookups).await {
+        let (number, found) = lookup.expect("no panic");
+        // One that was late may have gone to all nodes; what a member said of it is true all the same.
+        let places = &found[0].location.places;
+        let counts: Vec<u32> = places.iter().map(|place| place.state.connections).collect();
+        let is_exact = found[0].also.is_empty();
+        assert!(
+            counts == [number + 1] || (counts.is_empty() && (number >= 500 || !is_exact)),
+            "{number}: {found:?}"
+        );
+        assert!(found[1].location.places.is_empty(), "{found:?}");
+    }
+}
