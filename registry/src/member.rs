@@ -4,6 +4,7 @@
 //! lookups go to its [`Table`] from any thread. It decides nothing about other members, and answers for any key. See
 //! `docs/adr/0013-registry.md`.
 
+mod figures;
 mod nodes;
 mod pass;
 mod presences;
@@ -17,6 +18,7 @@ use crate::frame::{Batch, Hello, Presence, Transition, Update};
 use crate::id::CompactId;
 use crate::ring::{MemberId, REPLICAS, Ring};
 use crate::table::{Entry, Stored, Table};
+pub use figures::Figures;
 pub use nodes::NodeInfo;
 use nodes::Nodes;
 use pass::Pass;
@@ -128,6 +130,9 @@ pub struct Member {
     /// When presence is spoken about, once the topic was read.
     speaks_at_ms: Option<u64>,
     events: VecDeque<NodeEvent>,
+    /// Ever, by goodbyes and without.
+    leases_ended: u64,
+    goodbyes: u64,
 }
 
 impl Member {
@@ -147,6 +152,8 @@ impl Member {
             reading: 1,
             speaks_at_ms: None,
             events: VecDeque::new(),
+            leases_ended: 0,
+            goodbyes: 0,
         }
     }
 
@@ -259,6 +266,7 @@ impl Member {
     pub fn goodbye(&mut self, stream: AnnounceStream, now_ms: u64) {
         if let Some(node) = self.nodes.session(stream) {
             node.lease_until_ms = now_ms;
+            self.goodbyes += 1;
             self.end_leases(now_ms);
         }
     }
@@ -350,6 +358,7 @@ impl Member {
         }
         self.table.set_valid(self.nodes.valid());
         self.want(pass::Wanted::default());
+        self.leases_ended += lost.len() as u64;
         for (node, subjects) in lost {
             self.say(NodeEvent::Lost { node, subjects });
         }
@@ -375,18 +384,6 @@ impl Member {
     /// Whoever took transitions is gone: those in flight are given out again.
     pub fn resend_transitions(&mut self) {
         self.presences.resend();
-    }
-
-    /// The nodes with a lease.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeInfo> {
-        self.nodes.list()
-    }
-
-    /// How many subjects are online of whose key this member is the primary, by what it said and read.
-    #[must_use]
-    pub fn online(&self) -> Online {
-        self.presences.online
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use super::{RegistryClientWithKey, connect};
 use crate::convert::{MessageError, incarnation_from_wire, location_from_wire};
 use crate::frame::{Current, Location};
-use crate::locator::{AskId, Found, Locator, LookupId};
+use crate::locator::{AskId, Done, Found, Locator, LookupId};
 use crate::members::MemberList;
+use crate::metrics::LocateMetrics;
 use crate::ring::{MemberId, RingError};
 use calls::{Call, Calls};
 use tidegate_proto::key::Key;
@@ -27,9 +28,16 @@ const COMMANDS_AT_ONCE: usize = 256;
 
 type Answer = oneshot::Sender<Result<Vec<Found>, Problem>>;
 
+/// Who waits for a lookup, and since when.
+#[derive(Debug)]
+struct Waiting {
+    answer: Answer,
+    since: Instant,
+}
+
 #[derive(Debug)]
 enum Command {
-    Locate(Vec<Channel>, Answer),
+    Locate(Vec<Channel>, Waiting),
     NodeSays(Incarnation, Vec<Current>),
     Detached(Incarnation),
     Members(MemberList),
@@ -56,10 +64,11 @@ impl LocateHandle {
     /// # Errors
     /// When there are more than 4,096 keys, or too many lookups wait.
     pub async fn locate(&self, subjects: Vec<Channel>) -> Result<Vec<Found>, Problem> {
-        let (done, answer) = oneshot::channel();
+        let (done, answered) = oneshot::channel();
+        let waiting = Waiting { answer: done, since: Instant::now() };
         let ended = || Problem::new(ErrorKind::Draining, "the router shuts down");
-        self.commands.send(Command::Locate(subjects, done)).await.map_err(|_| ended())?;
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        self.commands.send(Command::Locate(subjects, waiting)).await.map_err(|_| ended())?;
+        answered.await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// A node attached, or changed its word on who is current about it. In the order in which the node spoke.
@@ -100,7 +109,8 @@ pub struct LocateTask {
     calls: Calls,
     commands: mpsc::Receiver<Command>,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
-    waiting: HashMap<LookupId, Answer>,
+    waiting: HashMap<LookupId, Waiting>,
+    metrics: LocateMetrics,
     digest: watch::Sender<u64>,
     started: Instant,
 }
@@ -110,8 +120,13 @@ impl LocateTask {
     ///
     /// # Errors
     /// When the list makes no ring.
-    pub fn spawn(list: MemberList, key: Option<Key>) -> Result<(LocateHandle, JoinHandle<()>), RingError> {
+    pub fn spawn(
+        list: MemberList,
+        key: Option<Key>,
+        metrics: LocateMetrics,
+    ) -> Result<(LocateHandle, JoinHandle<()>), RingError> {
         let ring = Arc::new(list.ring()?);
+        metrics.ring.show(&ring, list.version);
         let (sender, commands) = mpsc::channel(limits::LOOKUPS_IN_FLIGHT_LIMIT);
         let (digest, speaks) = watch::channel(ring.digest());
         let task = Self {
@@ -123,6 +138,7 @@ impl LocateTask {
             commands,
             answers: mpsc::channel(limits::LOOKUPS_IN_FLIGHT_LIMIT),
             waiting: HashMap::new(),
+            metrics,
             digest,
             started: Instant::now(),
         };
@@ -153,20 +169,26 @@ impl LocateTask {
             while let Some(call) = self.calls.next(|id| self.locator.awaits(id)) {
                 self.call(call);
             }
-            for (lookup, found) in self.locator.take_done() {
-                if let Some(answer) = self.waiting.remove(&lookup) {
-                    // An error means that the asker has gone.
-                    drop(answer.send(Ok(found)));
-                }
+            for done in self.locator.take_done() {
+                self.done(done);
             }
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        self.metrics.done(&done);
+        if let Some(waiting) = self.waiting.remove(&done.lookup) {
+            self.metrics.seconds.observe(waiting.since.elapsed().as_secs_f64());
+            // An error means that the asker has gone.
+            drop(waiting.answer.send(Ok(done.found)));
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Locate(subjects, answer) => match self.locator.lookup(&subjects, self.now_ms()) {
-                Ok(lookup) => drop(self.waiting.insert(lookup, answer)),
-                Err(problem) => drop(answer.send(Err(problem))),
+            Command::Locate(subjects, waiting) => match self.locator.lookup(&subjects, self.now_ms()) {
+                Ok(lookup) => drop(self.waiting.insert(lookup, waiting)),
+                Err(problem) => drop(waiting.answer.send(Err(problem))),
             },
             Command::NodeSays(node, current) => self.locator.node_says(node, current),
             Command::Detached(node) => self.locator.detached(node),
@@ -174,6 +196,7 @@ impl LocateTask {
                 // An error was refused by the handle.
                 if let Ok(ring) = list.ring() {
                     self.digest.send_replace(ring.digest());
+                    self.metrics.ring.show(&ring, list.version);
                     self.locator.set_ring(Arc::new(ring));
                     self.clients.clear();
                     self.list = list;

@@ -179,8 +179,7 @@ mod tests {
             for (id, _) in call.asks {
                 locator.answered(id, member, vec![Location::default()], 10);
             }
-            let (_, found) = locator.take_done().pop().expect("done");
-            found[0].also.to_vec()
+            locator.take_done().pop().expect("done").found[0].also.to_vec()
         };
         assert_eq!(check(false), []);
         assert_eq!(check(true), [Incarnation(1)]);
