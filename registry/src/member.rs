@@ -8,15 +8,17 @@ mod figures;
 mod nodes;
 mod pass;
 mod presences;
+mod refusal;
+mod topic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_vocab::{ErrorKind, Incarnation, limits};
+use tidegate_vocab::{Incarnation, limits};
 
-use crate::frame::{Batch, Hello, Presence, Transition, Update};
+use crate::frame::{Batch, Hello, Update};
 use crate::id::CompactId;
-use crate::ring::{MemberId, REPLICAS, Ring};
+use crate::ring::{MemberId, Ring};
 use crate::table::{Entry, Stored, Table};
 pub use figures::Figures;
 pub use nodes::NodeInfo;
@@ -24,6 +26,7 @@ use nodes::Nodes;
 use pass::Pass;
 pub use presences::Online;
 use presences::Presences;
+pub use refusal::Refusal;
 
 /// Times and places of a member.
 #[derive(Debug, Clone, Copy)]
@@ -68,48 +71,6 @@ pub enum NodeEvent {
         /// How many subjects it had here.
         subjects: u32,
     },
-}
-
-/// Why a hello or a batch was refused; the stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A newer hello of the node came, or its lease ended.
-    #[error("the stream was ended: a newer one came, or the lease ended")]
-    Ended,
-    /// A hello that an older one of its node overtook.
-    #[error("a newer hello of the node came before")]
-    StaleHello,
-    /// There is no room for another node.
-    #[error("too many nodes")]
-    TooManyNodes,
-    /// A batch is missing before this one, or a stream begins behind the one before.
-    #[error("batch {got} cannot follow {applied}")]
-    Gap {
-        /// The last one applied.
-        applied: u64,
-        /// The one that came.
-        got: u64,
-    },
-    /// The batch has more updates than one may have.
-    #[error("a batch has {0} updates")]
-    TooManyUpdates(usize),
-    /// The address is too long.
-    #[error("an address has {0} bytes")]
-    LongAddress(usize),
-}
-
-impl Refusal {
-    /// The kind that the peer hears.
-    #[must_use]
-    pub fn kind(self) -> ErrorKind {
-        match self {
-            Self::Ended | Self::StaleHello => ErrorKind::Conflict,
-            Self::TooManyNodes => ErrorKind::Overloaded,
-            Self::Gap { .. } => ErrorKind::BadRequest,
-            Self::TooManyUpdates(_) => ErrorKind::TooMany,
-            Self::LongAddress(_) => ErrorKind::TooLarge,
-        }
-    }
 }
 
 /// One member of the registry. See the module.
@@ -271,60 +232,6 @@ impl Member {
         }
     }
 
-    /// Another ring from now on. What this member is primary of is looked at anew, in slices, and presence is silent until the
-    /// topic was read once more: keys that are new here were passed over before.
-    pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        if ring.digest() == self.ring.digest() {
-            return;
-        }
-        self.ring = ring;
-        self.want(pass::Wanted { ring: true });
-        self.reading += 1;
-        self.speaks_at_ms = None;
-        self.presences.speaks = false;
-        let Self { presences, table, ring, id, .. } = self;
-        presences.take_back(table, |subject| !is_primary(ring, *id, subject.as_str()));
-    }
-
-    /// The number of the reading of the topic, from its start, that this member waits for or has had.
-    #[must_use]
-    pub fn reading(&self) -> u64 {
-        self.reading
-    }
-
-    /// A record of the topic, from its start on and then as it grows, this member's own included.
-    pub fn read_back(&mut self, record: &Transition, now_ms: u64) {
-        let is_heeded = self.presences.heeds(record);
-        if self.presences.take_backlog() {
-            self.want(pass::Wanted::default());
-        }
-        if !is_heeded {
-            return;
-        }
-        let subject = record.subject.as_str();
-        let is_ours = self.ring.replicas(subject, REPLICAS).any(|member| member == self.id);
-        let Self { nodes, presences, table, ring, id, .. } = self;
-        let key = CompactId::new(subject);
-        table.change(&key, |entry, is_new| {
-            if is_new && !is_ours {
-                return;
-            }
-            if is_new {
-                entry.is_primary = is_primary(ring, *id, subject);
-            }
-            presences.set_online(entry, record.presence == Presence::Online);
-            presences.look(entry, &key, |place| nodes.counts(place), now_ms);
-        });
-    }
-
-    /// In this reading the topic was read up to where it ended when reading began. From a lease later on, so that nodes have come,
-    /// presence is spoken about.
-    pub fn caught_up(&mut self, reading: u64, now_ms: u64) {
-        if reading == self.reading {
-            self.speaks_at_ms.get_or_insert(now_ms + self.options.lease_ms);
-        }
-    }
-
     /// Ends leases, sweeps `slices` of 64 parts, and says who has been gone for long enough. Due a few times a second.
     pub fn tick(&mut self, now_ms: u64, slices: usize) {
         self.end_leases(now_ms);
@@ -374,16 +281,6 @@ impl Member {
     /// What happened to nodes since the last call; the oldest are missing if nobody asked for long.
     pub fn take_events(&mut self) -> Vec<NodeEvent> {
         self.events.drain(..).collect()
-    }
-
-    /// At most this many transitions that were not given out yet, in order. Each stays in flight until it is read back.
-    pub fn take_transitions(&mut self, limit: usize) -> Vec<Transition> {
-        self.presences.take(limit)
-    }
-
-    /// Whoever took transitions is gone: those in flight are given out again.
-    pub fn resend_transitions(&mut self) {
-        self.presences.resend();
     }
 }
 

@@ -1,7 +1,7 @@
-use tidegate_vocab::Channel;
+use tidegate_vocab::{Channel, ErrorKind};
 
 use super::*;
-use crate::frame::{Holding, SubjectKind};
+use crate::frame::{Holding, Presence, SubjectKind, Transition};
 
 fn member() -> Member {
     let ring = Arc::new(Ring::build(&[(MemberId(0), 1)]).expect("valid"));
