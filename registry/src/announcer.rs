@@ -333,6 +333,13 @@ impl Announcer {
         self.said.iter().copied().collect()
     }
 
+    /// How many members are current under the newest ring, by what was said last.
+    #[must_use]
+    pub fn members_current(&self) -> usize {
+        let newest = self.rings.last().map(|ring| ring.digest());
+        self.said.iter().filter(|current| Some(current.digest) == newest).count()
+    }
+
     /// How many subjects are announced.
     #[must_use]
     pub fn subjects(&self) -> usize {

@@ -11,6 +11,7 @@ mod id;
 mod locator;
 mod member;
 mod members;
+mod metrics;
 mod ring;
 pub mod server;
 mod table;
@@ -19,9 +20,10 @@ pub use announcer::{Announcer, Count};
 pub use frame::{
     Batch, Current, Hello, Holding, Location, Place, Presence, SubjectKind, Transition, Transports, Update,
 };
-pub use locator::{Ask, AskId, Found, Locator, LookupId};
-pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Online, Refusal};
+pub use locator::{Ask, AskId, Done, Found, Locator, LookupId, Outcome};
+pub use member::{AnnounceStream, Figures, Member, MemberOptions, NodeEvent, NodeInfo, Online, Refusal};
 pub use members::{Listed, MemberList, Members};
+pub use metrics::{AnnounceMetrics, LocateMetrics, MemberMetrics};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;
 pub use tidegate_proto::key::{Key, KeyError};

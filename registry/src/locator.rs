@@ -38,6 +38,42 @@ pub struct Found {
     pub also: Arc<[Incarnation]>,
 }
 
+/// Who had to answer. The hardest of a lookup's keys counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The member that was asked first.
+    First,
+    /// The other replica.
+    Replica,
+    /// Nobody did: all attached nodes must be asked.
+    AllNodes,
+}
+
+impl Outcome {
+    pub(crate) const ALL: [Self; 3] = [Self::First, Self::Replica, Self::AllNodes];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Replica => "replica",
+            Self::AllNodes => "all_nodes",
+        }
+    }
+}
+
+/// The result of a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Of which.
+    pub lookup: LookupId,
+    /// In the order of its keys.
+    pub found: Vec<Found>,
+    /// Who answered.
+    pub outcome: Outcome,
+    /// Nodes that members were not current about: each counts once for each answer.
+    pub besides: u64,
+}
+
 /// An attached node and its word.
 #[derive(Debug)]
 struct Attached {
@@ -56,6 +92,8 @@ struct Known {
 #[derive(Debug)]
 struct Lookup {
     found: Vec<Found>,
+    outcome: Outcome,
+    besides: u64,
     /// Questions without an answer.
     open: usize,
 }
@@ -89,7 +127,7 @@ pub struct Locator {
     /// When this router began to speak its ring.
     ring_since: u64,
     asks: Vec<Ask>,
-    done: Vec<(LookupId, Vec<Found>)>,
+    done: Vec<Done>,
 }
 
 impl Locator {
@@ -170,7 +208,8 @@ impl Locator {
                 groups.entry(member).or_default().push(place);
             }
         }
-        self.lookups.insert(lookup, Lookup { found: vec![Found::default(); subjects.len()], open: 0 });
+        let found = vec![Found::default(); subjects.len()];
+        self.lookups.insert(lookup, Lookup { found, outcome: Outcome::First, besides: 0, open: 0 });
         for (member, places) in groups {
             let subjects = places.iter().map(|place| subjects[*place].clone()).collect(); // invariant: places of these subjects
             self.ask(lookup, member, places, subjects, false, now_ms);
@@ -206,6 +245,12 @@ impl Locator {
         self.asked.insert(id, asked);
     }
 
+    /// True while an answer to this question is waited for.
+    #[must_use]
+    pub fn awaits(&self, id: AskId) -> bool {
+        self.asked.contains_key(&id)
+    }
+
     /// A member answered. What comes after the deadline, or has another length than the question, is nothing.
     pub fn answered(&mut self, id: AskId, member: Incarnation, locations: Vec<Location>, now_ms: u64) {
         let is_fit = |asked: &Asked| locations.len() == asked.subjects.len() && now_ms <= asked.deadline_ms;
@@ -226,6 +271,7 @@ impl Locator {
                 lookup.found[place] = Found { location, also: Arc::clone(&also) }; // invariant: a place of this lookup
             }
             lookup.open -= 1;
+            lookup.besides += also.len() as u64;
         }
         self.finish(asked.lookup);
     }
@@ -252,6 +298,8 @@ impl Locator {
         let all: Arc<[Incarnation]> = self.nodes.keys().copied().collect();
         if let Some(lookup) = self.lookups.get_mut(&asked.lookup) {
             lookup.open -= 1;
+            let outcome = if nobody.is_empty() { Outcome::Replica } else { Outcome::AllNodes };
+            lookup.outcome = lookup.outcome.max(outcome);
             for place in nobody {
                 // invariant: a place of this lookup
                 lookup.found[place] = Found { location: Location::default(), also: Arc::clone(&all) };
@@ -275,7 +323,8 @@ impl Locator {
         if self.lookups.get(&lookup).is_some_and(|it| it.open == 0)
             && let Some(done) = self.lookups.remove(&lookup)
         {
-            self.done.push((lookup, done.found));
+            let Lookup { found, outcome, besides, .. } = done;
+            self.done.push(Done { lookup, found, outcome, besides });
         }
     }
 
@@ -284,8 +333,8 @@ impl Locator {
         std::mem::take(&mut self.asks)
     }
 
-    /// Results, each in the order of its lookup's keys.
-    pub fn take_done(&mut self) -> Vec<(LookupId, Vec<Found>)> {
+    /// Results.
+    pub fn take_done(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.done)
     }
 }

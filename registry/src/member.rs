@@ -4,24 +4,29 @@
 //! lookups go to its [`Table`] from any thread. It decides nothing about other members, and answers for any key. See
 //! `docs/adr/0013-registry.md`.
 
+mod figures;
 mod nodes;
 mod pass;
 mod presences;
+mod refusal;
+mod topic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tidegate_vocab::{ErrorKind, Incarnation, limits};
+use tidegate_vocab::{Incarnation, limits};
 
-use crate::frame::{Batch, Hello, Presence, Transition, Update};
+use crate::frame::{Batch, Hello, Update};
 use crate::id::CompactId;
-use crate::ring::{MemberId, REPLICAS, Ring};
+use crate::ring::{MemberId, Ring};
 use crate::table::{Entry, Stored, Table};
+pub use figures::Figures;
 pub use nodes::NodeInfo;
 use nodes::Nodes;
 use pass::Pass;
 pub use presences::Online;
 use presences::Presences;
+pub use refusal::Refusal;
 
 /// Times and places of a member.
 #[derive(Debug, Clone, Copy)]
@@ -68,48 +73,6 @@ pub enum NodeEvent {
     },
 }
 
-/// Why a hello or a batch was refused; the stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A newer hello of the node came, or its lease ended.
-    #[error("the stream was ended: a newer one came, or the lease ended")]
-    Ended,
-    /// A hello that an older one of its node overtook.
-    #[error("a newer hello of the node came before")]
-    StaleHello,
-    /// There is no room for another node.
-    #[error("too many nodes")]
-    TooManyNodes,
-    /// A batch is missing before this one, or a stream begins behind the one before.
-    #[error("batch {got} cannot follow {applied}")]
-    Gap {
-        /// The last one applied.
-        applied: u64,
-        /// The one that came.
-        got: u64,
-    },
-    /// The batch has more updates than one may have.
-    #[error("a batch has {0} updates")]
-    TooManyUpdates(usize),
-    /// The address is too long.
-    #[error("an address has {0} bytes")]
-    LongAddress(usize),
-}
-
-impl Refusal {
-    /// The kind that the peer hears.
-    #[must_use]
-    pub fn kind(self) -> ErrorKind {
-        match self {
-            Self::Ended | Self::StaleHello => ErrorKind::Conflict,
-            Self::TooManyNodes => ErrorKind::Overloaded,
-            Self::Gap { .. } => ErrorKind::BadRequest,
-            Self::TooManyUpdates(_) => ErrorKind::TooMany,
-            Self::LongAddress(_) => ErrorKind::TooLarge,
-        }
-    }
-}
-
 /// One member of the registry. See the module.
 #[derive(Debug)]
 pub struct Member {
@@ -128,6 +91,9 @@ pub struct Member {
     /// When presence is spoken about, once the topic was read.
     speaks_at_ms: Option<u64>,
     events: VecDeque<NodeEvent>,
+    /// Ever, by goodbyes and without.
+    leases_ended: u64,
+    goodbyes: u64,
 }
 
 impl Member {
@@ -147,6 +113,8 @@ impl Member {
             reading: 1,
             speaks_at_ms: None,
             events: VecDeque::new(),
+            leases_ended: 0,
+            goodbyes: 0,
         }
     }
 
@@ -259,61 +227,8 @@ impl Member {
     pub fn goodbye(&mut self, stream: AnnounceStream, now_ms: u64) {
         if let Some(node) = self.nodes.session(stream) {
             node.lease_until_ms = now_ms;
+            self.goodbyes += 1;
             self.end_leases(now_ms);
-        }
-    }
-
-    /// Another ring from now on. What this member is primary of is looked at anew, in slices, and presence is silent until the
-    /// topic was read once more: keys that are new here were passed over before.
-    pub fn set_ring(&mut self, ring: Arc<Ring>) {
-        if ring.digest() == self.ring.digest() {
-            return;
-        }
-        self.ring = ring;
-        self.want(pass::Wanted { ring: true });
-        self.reading += 1;
-        self.speaks_at_ms = None;
-        self.presences.speaks = false;
-        let Self { presences, table, ring, id, .. } = self;
-        presences.take_back(table, |subject| !is_primary(ring, *id, subject.as_str()));
-    }
-
-    /// The number of the reading of the topic, from its start, that this member waits for or has had.
-    #[must_use]
-    pub fn reading(&self) -> u64 {
-        self.reading
-    }
-
-    /// A record of the topic, from its start on and then as it grows, this member's own included.
-    pub fn read_back(&mut self, record: &Transition, now_ms: u64) {
-        let is_heeded = self.presences.heeds(record);
-        if self.presences.take_backlog() {
-            self.want(pass::Wanted::default());
-        }
-        if !is_heeded {
-            return;
-        }
-        let subject = record.subject.as_str();
-        let is_ours = self.ring.replicas(subject, REPLICAS).any(|member| member == self.id);
-        let Self { nodes, presences, table, ring, id, .. } = self;
-        let key = CompactId::new(subject);
-        table.change(&key, |entry, is_new| {
-            if is_new && !is_ours {
-                return;
-            }
-            if is_new {
-                entry.is_primary = is_primary(ring, *id, subject);
-            }
-            presences.set_online(entry, record.presence == Presence::Online);
-            presences.look(entry, &key, |place| nodes.counts(place), now_ms);
-        });
-    }
-
-    /// In this reading the topic was read up to where it ended when reading began. From a lease later on, so that nodes have come,
-    /// presence is spoken about.
-    pub fn caught_up(&mut self, reading: u64, now_ms: u64) {
-        if reading == self.reading {
-            self.speaks_at_ms.get_or_insert(now_ms + self.options.lease_ms);
         }
     }
 
@@ -350,6 +265,7 @@ impl Member {
         }
         self.table.set_valid(self.nodes.valid());
         self.want(pass::Wanted::default());
+        self.leases_ended += lost.len() as u64;
         for (node, subjects) in lost {
             self.say(NodeEvent::Lost { node, subjects });
         }
@@ -365,28 +281,6 @@ impl Member {
     /// What happened to nodes since the last call; the oldest are missing if nobody asked for long.
     pub fn take_events(&mut self) -> Vec<NodeEvent> {
         self.events.drain(..).collect()
-    }
-
-    /// At most this many transitions that were not given out yet, in order. Each stays in flight until it is read back.
-    pub fn take_transitions(&mut self, limit: usize) -> Vec<Transition> {
-        self.presences.take(limit)
-    }
-
-    /// Whoever took transitions is gone: those in flight are given out again.
-    pub fn resend_transitions(&mut self) {
-        self.presences.resend();
-    }
-
-    /// The nodes with a lease.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeInfo> {
-        self.nodes.list()
-    }
-
-    /// How many subjects are online of whose key this member is the primary, by what it said and read.
-    #[must_use]
-    pub fn online(&self) -> Online {
-        self.presences.online
     }
 }
 

@@ -90,14 +90,20 @@ impl Registry for Service {
         &self,
         request: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
+        let metrics = &self.member.metrics;
+        let timer = metrics.lookup_seconds.start_timer();
         let subjects = request.into_inner().subjects;
         within(&subjects, limits::LOOKUP_KEYS_LIMIT, "keys")?;
+        metrics.lookup_calls.inc();
+        metrics.lookup_keys.inc_by(subjects.len() as u64);
         let locations = self.member.table().locate_each(subjects.iter().map(String::as_str));
-        Ok(Response::new(wire::LocateResponse {
+        let response = wire::LocateResponse {
             incarnation: incarnation_to_wire(self.member.incarnation()),
             digest: self.member.digest(),
             locations: locations.into_iter().map(location_to_wire).collect(),
-        }))
+        };
+        timer.observe_duration();
+        Ok(Response::new(response))
     }
 
     async fn list_nodes(

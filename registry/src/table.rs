@@ -8,6 +8,7 @@ mod locate;
 use std::hash::BuildHasher as _;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -128,6 +129,8 @@ impl Valid {
 pub struct Table {
     stripes: Vec<DashMap<CompactId, Entry, Seeded>>,
     hasher: Seeded,
+    /// How many of the stored are users. Written by the one writer.
+    users: AtomicUsize,
     /// By node index - 1.
     valid: ArcSwap<Vec<Valid>>,
 }
@@ -139,6 +142,7 @@ impl Table {
         Self {
             stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
             hasher,
+            users: AtomicUsize::new(0),
             valid: ArcSwap::from_pointee(Vec::new()),
         }
     }
@@ -153,6 +157,11 @@ impl Table {
         self.stripes.iter().map(DashMap::len).sum()
     }
 
+    /// How many of them are users.
+    pub(crate) fn stored_users(&self) -> usize {
+        self.users.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_valid(&self, valid: Vec<Valid>) {
         self.valid.store(Arc::new(valid));
     }
@@ -165,14 +174,15 @@ impl Table {
             let answer = f(&mut entry, false);
             let is_empty = entry.is_empty();
             drop(entry);
-            if is_empty {
-                stripe.remove(key);
+            if is_empty && let Some((_, removed)) = stripe.remove(key) {
+                self.users.fetch_sub(usize::from(removed.is_user), Ordering::Relaxed);
             }
             return answer;
         }
         let mut entry = Entry { is_user: id.kind() == SubjectKind::User, ..Entry::default() };
         let answer = f(&mut entry, true);
         if !entry.is_empty() {
+            self.users.fetch_add(usize::from(entry.is_user), Ordering::Relaxed);
             match stripe.entry(id.clone()) {
                 Slot::Vacant(vacant) => drop(vacant.insert(entry)),
                 // Cannot be: one task writes.
@@ -185,10 +195,13 @@ impl Table {
     /// Visits every entry of a part.
     pub(crate) fn sweep(&self, stripe: usize, mut f: impl FnMut(&CompactId, &mut Entry)) {
         let Some(stripe) = self.stripes.get(stripe) else { return };
+        let mut removed_users = 0;
         stripe.retain(|id, entry| {
             f(id, entry);
+            removed_users += usize::from(entry.is_empty() && entry.is_user);
             !entry.is_empty()
         });
+        self.users.fetch_sub(removed_users, Ordering::Relaxed);
         // A dead node's share does not stay reserved.
         if stripe.capacity() > 4 * stripe.len() + 1024 {
             stripe.shrink_to_fit();

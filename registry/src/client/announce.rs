@@ -19,6 +19,7 @@ use crate::announcer::{Announcer, Count};
 use crate::convert::{batch_to_wire, hello_to_wire, incarnation_from_wire};
 use crate::frame::{Batch, Current, Hello};
 use crate::members::MemberList;
+use crate::metrics::AnnounceMetrics;
 use crate::ring::{MemberId, RingError};
 use tidegate_proto::key::Key;
 
@@ -122,6 +123,7 @@ pub struct AnnounceTask {
     dialled: HashMap<MemberId, Dialled>,
     redial_at_ms: HashMap<MemberId, u64>,
     current: watch::Sender<Vec<Current>>,
+    metrics: AnnounceMetrics,
     started: Instant,
 }
 
@@ -135,8 +137,10 @@ impl AnnounceTask {
         address: String,
         list: MemberList,
         key: Option<Key>,
+        metrics: AnnounceMetrics,
     ) -> Result<(AnnounceHandle, JoinHandle<()>), RingError> {
         let ring = Arc::new(list.ring()?);
+        metrics.ring.show(&ring, list.version);
         let (sender, commands) = mpsc::channel(limits::NODE_QUEUE_LIMIT);
         let (current, is_current) = watch::channel(Vec::new());
         let task = Self {
@@ -148,6 +152,7 @@ impl AnnounceTask {
             dialled: HashMap::new(),
             redial_at_ms: HashMap::new(),
             current,
+            metrics,
             started: Instant::now(),
         };
         Ok((AnnounceHandle { commands: sender, current: is_current }, tokio::spawn(task.run())))
@@ -191,6 +196,7 @@ impl AnnounceTask {
             Command::Members(list) if list.version > self.list.version => {
                 // An error was refused by the handle.
                 if let Ok(ring) = list.ring() {
+                    self.metrics.ring.show(&ring, list.version);
                     self.announcer.set_ring(Arc::new(ring), now_ms);
                     // Members of rings that are still needed keep their addresses.
                     let old = std::mem::replace(&mut self.list, list);
@@ -251,12 +257,15 @@ impl AnnounceTask {
         if let Some(current) = self.announcer.current(now_ms) {
             self.current.send_replace(current);
         }
+        self.metrics.show(&self.announcer);
     }
 
     fn dial(&mut self, member: MemberId) {
         let address = self.list.address(member);
         let client = address.and_then(|address| connect(address, self.key.clone()));
         let Some((hello, session)) = self.announcer.hello(member) else { return };
+        // Streams are numbered from 1.
+        self.metrics.redials.inc_by(u64::from(session > 1));
         let Some(client) = client else { return self.hang_up(member, session) };
         let (to_send, sending) = mpsc::channel(limits::REGISTRY_BATCHES_IN_FLIGHT_LIMIT);
         let stream = StreamTask { member, session, events: self.events.0.clone() };

@@ -28,8 +28,9 @@ fn member(ask: &Ask) -> Incarnation {
 /// What is found when the member answers that it knows of nobody.
 fn also(locator: &mut Locator, ask: &Ask, now_ms: u64) -> Vec<Incarnation> {
     locator.answered(ask.id, member(ask), vec![Location::default()], now_ms);
-    let (_, found) = locator.take_done().pop().expect("done");
-    found[0].also.to_vec()
+    let done = locator.take_done().pop().expect("done");
+    assert_eq!(done.besides, done.found[0].also.len() as u64);
+    done.found[0].also.to_vec()
 }
 
 #[test]
@@ -74,8 +75,8 @@ fn after_the_deadline_the_replica_and_then_all_nodes() {
     locator.answered(first.id, member(&first), vec![Location::default()], 51);
     assert!(locator.take_done().is_empty(), "too late");
     locator.failed(second.id, 60);
-    let (_, found) = locator.take_done().pop().expect("done");
-    assert_eq!(found[0].also[..], [NODE]);
+    let done = locator.take_done().pop().expect("done");
+    assert_eq!((&done.found[0].also[..], done.outcome), (&[NODE][..], Outcome::AllNodes));
     // Both were late, the second last: who was late longest ago is not preferred, but who is not late is.
     let third = asked(&mut locator, 1_055);
     assert_eq!(third.member, first.member, "its second is over");

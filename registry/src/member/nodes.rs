@@ -226,6 +226,10 @@ impl Nodes {
         }
     }
 
+    pub(super) fn count_alive(&self) -> usize {
+        self.alive.len()
+    }
+
     pub(super) fn list(&self) -> Vec<NodeInfo> {
         let alive = self.nodes.iter().flatten().filter(|node| node.is_alive);
         alive.map(Node::info).collect()

@@ -102,6 +102,10 @@ impl Presences {
         }
     }
 
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     fn is_full(&self) -> bool {
         self.in_flight.len() >= limits::TRANSITIONS_IN_FLIGHT_LIMIT
     }

@@ -1,7 +1,7 @@
-use tidegate_vocab::Channel;
+use tidegate_vocab::{Channel, ErrorKind};
 
 use super::*;
-use crate::frame::{Holding, SubjectKind};
+use crate::frame::{Holding, Presence, SubjectKind, Transition};
 
 fn member() -> Member {
     let ring = Arc::new(Ring::build(&[(MemberId(0), 1)]).expect("valid"));
@@ -112,8 +112,10 @@ fn a_restarted_member_emits_differences() {
 
 #[test]
 fn users_and_channels_are_told_apart() {
-    let (mut member, _) = speaking(&["user:a", "user:b", "chat:a", "a"]);
+    let (mut member, stream) = speaking(&["user:a", "user:b", "chat:a", "a"]);
     assert_eq!(member.online(), Online { users: 2, channels: 2 });
+    let stored = |member: &Member| (member.figures().stored_users, member.figures().stored_channels);
+    assert_eq!(stored(&member), (2, 2));
     let transitions = member.take_transitions(100).into_iter();
     let mut said: Vec<_> = transitions.map(|it| (it.subject.to_string(), it.kind())).collect();
     said.sort_by(|one, other| one.0.cmp(&other.0));
@@ -122,6 +124,12 @@ fn users_and_channels_are_told_apart() {
     assert_eq!(said, [of("a", Channel), of("chat:a", Channel), of("user:a", User), of("user:b", User)]);
     let located = member.table().locate(&["user:a", "a", "user:chat:a", ":a"].map(subject));
     assert_eq!(located.iter().map(|it| it.places.len()).collect::<Vec<_>>(), [1, 1, 0, 0]);
+    // What is online stays until it was said that it is not.
+    member.goodbye(stream, 11_000);
+    member.tick(11_000, 64);
+    assert_eq!((stored(&member), member.figures().leases_expired), ((2, 2), 0));
+    member.tick(21_000, 64);
+    assert_eq!((stored(&member), member.figures().transitions_in_flight), ((0, 0), 8));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 use super::ended;
 use super::task::{Command, MemberHandle};
 use crate::convert::{MessageError, VERSION, batch_from_wire, hello_from_wire, incarnation_to_wire};
+use crate::frame::Hello;
 use crate::member::AnnounceStream;
 
 type Responses = BoxStream<'static, Result<wire::AnnounceResponse, Status>>;
@@ -20,13 +21,14 @@ pub(super) async fn open(
     member: MemberHandle,
     mut requests: Streaming<wire::AnnounceRequest>,
 ) -> Result<Responses, Status> {
+    let metrics = member.metrics.clone();
     let first = requests.message().await?.and_then(|request| request.frame);
-    let Some(Asked::Hello(hello)) = first else { return Err(MessageError::NoHello.into()) };
-    let (hello, session) = hello_from_wire(hello)?;
+    let (hello, session) = hello_of(first).inspect_err(|error| metrics.hello_refused(error.into()))?;
     let node = hello.node;
     let (done, opened) = oneshot::channel();
     member.send(Command::Hello(hello, session, done)).await?;
-    let stream = opened.await.map_err(|_| ended())??;
+    let opened = opened.await.map_err(|_| ended())?;
+    let stream = opened.inspect_err(|refusal| metrics.hello_refused(refusal.into()))?;
     tracing::debug!(%node, session, "announce stream opened");
     let hello = Said::Hello(wire::MemberHello {
         incarnation: incarnation_to_wire(member.incarnation()),
@@ -37,6 +39,13 @@ pub(super) async fn open(
     let greeting = Ok(wire::AnnounceResponse { frame: Some(hello) });
     let announced = Announced { guard: Guard { member, stream, is_well: false }, requests };
     Ok(stream::iter([greeting]).chain(stream::unfold(Some(announced), next)).boxed())
+}
+
+fn hello_of(first: Option<Asked>) -> Result<(Hello, u64), MessageError> {
+    match first {
+        Some(Asked::Hello(hello)) => hello_from_wire(hello),
+        _ => Err(MessageError::NoHello),
+    }
 }
 
 /// Tells the member how the stream ended, also when the connection just goes.

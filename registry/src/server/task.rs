@@ -13,7 +13,9 @@ use tonic::Status;
 use super::ended;
 use crate::frame::{Batch, Hello, Transition};
 use crate::member::{AnnounceStream, Member, NodeEvent, NodeInfo, Online, Refusal};
-use crate::ring::Ring;
+use crate::members::MemberList;
+use crate::metrics::MemberMetrics;
+use crate::ring::{Ring, RingError};
 use crate::table::Table;
 
 /// Commands that may wait: a batch from every node, and room.
@@ -56,7 +58,7 @@ pub(crate) enum Command {
     List(oneshot::Sender<Listing>),
     Presence(oneshot::Sender<(u64, mpsc::Receiver<Emitted>)>),
     Records(u64, Records),
-    Ring(Arc<Ring>),
+    Members(MemberList),
 }
 
 /// A member that a task owns.
@@ -66,6 +68,7 @@ pub struct MemberHandle {
     table: Arc<Table>,
     incarnation: Incarnation,
     ring: Arc<ArcSwap<Ring>>,
+    pub(crate) metrics: MemberMetrics,
 }
 
 impl MemberHandle {
@@ -87,11 +90,15 @@ impl MemberHandle {
         self.ring.load().digest()
     }
 
-    /// Another ring from now on.
-    pub async fn set_ring(&self, ring: Arc<Ring>) {
-        self.ring.store(Arc::clone(&ring));
+    /// A newer member list. One that is not newer is ignored.
+    ///
+    /// # Errors
+    /// When it makes no ring; then the old one stays.
+    pub async fn set_members(&self, list: MemberList) -> Result<(), RingError> {
+        list.ring()?;
         // An error means that the member is gone.
-        drop(self.commands.send(Command::Ring(ring)).await);
+        drop(self.commands.send(Command::Members(list)).await);
+        Ok(())
     }
 
     pub(crate) async fn send(&self, command: Command) -> Result<(), Status> {
@@ -110,18 +117,25 @@ pub struct MemberTask {
     presences: u64,
     /// The reading that the presence stream was told.
     told: u64,
+    /// That of the member list.
+    version: u64,
+    ring: Arc<ArcSwap<Ring>>,
+    metrics: MemberMetrics,
 }
 
 impl MemberTask {
-    /// Begins the task. It ends when every handle is gone.
+    /// Begins the task of a member that knows the ring of this version of the list. It ends when every handle is gone.
     #[must_use]
-    pub fn spawn(member: Member) -> (MemberHandle, JoinHandle<()>) {
+    pub fn spawn(member: Member, version: u64, metrics: MemberMetrics) -> (MemberHandle, JoinHandle<()>) {
+        metrics.ring.show(member.ring(), version);
+        let ring = Arc::new(ArcSwap::new(Arc::clone(member.ring())));
         let (sender, commands) = mpsc::channel(COMMANDS);
         let handle = MemberHandle {
             commands: sender,
             table: member.table(),
             incarnation: member.incarnation(),
-            ring: Arc::new(ArcSwap::new(Arc::clone(member.ring()))),
+            ring: Arc::clone(&ring),
+            metrics: metrics.clone(),
         };
         let task = Self {
             member,
@@ -131,6 +145,9 @@ impl MemberTask {
             presence: None,
             presences: 0,
             told: 0,
+            version,
+            ring,
+            metrics,
         };
         (handle, tokio::spawn(task.run()))
     }
@@ -157,6 +174,7 @@ impl MemberTask {
     fn tick(&mut self) {
         let now_ms = self.now_ms();
         self.member.tick(now_ms, SLICES);
+        self.metrics.show(&self.member.figures());
     }
 
     /// Answers whose asker is gone go nowhere.
@@ -167,7 +185,12 @@ impl MemberTask {
                 let _ = done.send(self.member.hello(hello, session, now_ms));
             }
             Command::Batch(stream, batch, done) => {
-                let _ = done.send(self.member.batch(stream, &batch, now_ms));
+                let applied = self.member.batch(stream, &batch, now_ms);
+                if applied.is_ok() {
+                    self.metrics.batches.inc();
+                    self.metrics.updates.inc_by(batch.updates.len() as u64);
+                }
+                let _ = done.send(applied);
             }
             Command::Closed(stream) => self.member.closed(stream),
             Command::Goodbye(stream) => self.member.goodbye(stream, now_ms),
@@ -195,7 +218,16 @@ impl MemberTask {
                     }
                 }
             }
-            Command::Ring(ring) => self.member.set_ring(ring),
+            Command::Members(list) if list.version > self.version => {
+                // An error was refused by the handle.
+                if let Ok(ring) = list.ring().map(Arc::new) {
+                    self.metrics.ring.show(&ring, list.version);
+                    self.version = list.version;
+                    self.ring.store(Arc::clone(&ring));
+                    self.member.set_ring(ring);
+                }
+            }
+            Command::Members(_) => {}
         }
     }
 
@@ -213,6 +245,7 @@ impl MemberTask {
                 return;
             }
             self.told = reading;
+            transitions.iter().for_each(|transition| self.metrics.said(transition.presence));
             room.send(Emitted { reading, transitions });
         }
         if presence.is_closed() {

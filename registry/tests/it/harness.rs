@@ -4,8 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidegate_registry::client::{AnnounceHandle, AnnounceTask, LocateHandle, LocateTask};
 use tidegate_registry::server::{MemberHandle, MemberTask, serve};
-use tidegate_registry::{Count, Key, Listed, Member, MemberId, MemberList, MemberOptions};
+use tidegate_registry::{
+    AnnounceMetrics, Count, Key, Listed, LocateMetrics, Member, MemberId, MemberList, MemberMetrics,
+    MemberOptions,
+};
 use tidegate_vocab::{Channel, Incarnation, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -30,6 +34,7 @@ pub(crate) fn count(connections: u32) -> Count {
 struct Served {
     address: SocketAddr,
     handle: MemberHandle,
+    registry: prometheus::Registry,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -59,7 +64,9 @@ impl Members {
         let ring = Arc::new(list.ring().expect("a ring"));
         let options = MemberOptions { debounce_ms: 200, ..MemberOptions::default() };
         let member = Member::new(MemberId(id as u32), Incarnation(self.incarnations), ring, options);
-        let (handle, task) = MemberTask::spawn(member);
+        let registry = prometheus::Registry::new();
+        let metrics = MemberMetrics::register(&registry).expect("once");
+        let (handle, task) = MemberTask::spawn(member, list.version, metrics);
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel::<()>();
         let (served, abort) = (handle.clone(), task.abort_handle());
@@ -67,7 +74,7 @@ impl Members {
             serve(served, Some(KEY()), listener, async { drop(stopped.await) }).await.expect("serves");
             abort.abort();
         });
-        Served { address, handle, running: Some((stop, serving)) }
+        Served { address, handle, registry, running: Some((stop, serving)) }
     }
 
     pub(crate) fn list(&self) -> MemberList {
@@ -76,6 +83,11 @@ impl Members {
 
     pub(crate) fn handle(&self, member: usize) -> &MemberHandle {
         &self.members[member].handle
+    }
+
+    /// A figure of a member, as it is exported.
+    pub(crate) fn figure(&self, member: usize, name: &str) -> f64 {
+        figure(&self.members[member].registry, name)
     }
 
     pub(crate) fn address(&self, member: usize) -> String {
@@ -100,6 +112,35 @@ impl Members {
         let list = self.list();
         self.members[member] = self.serve(member, &list, listener);
     }
+}
+
+/// The sum of a family over its labels.
+pub(crate) fn figure(registry: &prometheus::Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+    let values = family.get_metric().iter();
+    values.map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+}
+
+/// The task of a node, and where its figures are.
+pub(crate) fn announcer(
+    node: Incarnation,
+    address: &str,
+    list: MemberList,
+) -> (AnnounceHandle, prometheus::Registry) {
+    let registry = prometheus::Registry::new();
+    let metrics = AnnounceMetrics::register(&registry).expect("once");
+    let (handle, _) =
+        AnnounceTask::spawn(node, address.to_owned(), list, Some(KEY()), metrics).expect("a ring");
+    (handle, registry)
+}
+
+/// The task of a router, and where its figures are.
+pub(crate) fn locator(list: MemberList) -> (LocateHandle, prometheus::Registry) {
+    let registry = prometheus::Registry::new();
+    let metrics = LocateMetrics::register(&registry).expect("once");
+    let (handle, _) = LocateTask::spawn(list, Some(KEY()), metrics).expect("a ring");
+    (handle, registry)
 }
 
 fn list(addresses: &[SocketAddr]) -> MemberList {

@@ -3,11 +3,10 @@
 mod harness;
 mod refusals;
 
-use tidegate_registry::client::{AnnounceTask, LocateTask};
 use tidegate_registry::{Count, Current, Found, Transports};
 use tidegate_vocab::Incarnation;
 
-use crate::harness::{KEY, Members, count, eventually, user};
+use crate::harness::{Members, announcer, count, eventually, figure, locator, user};
 
 const NODE: Incarnation = Incarnation(77);
 
@@ -19,14 +18,16 @@ fn nodes(found: &Found) -> Vec<Incarnation> {
 async fn a_user_is_found_by_either_replica_and_gone_after_a_goodbye() {
     let mut members = Members::start(2).await;
     let list = members.list();
-    let (node, _) =
-        AnnounceTask::spawn(NODE, "10.0.0.1:1".to_owned(), list.clone(), Some(KEY())).expect("a ring");
-    let (router, _) = LocateTask::spawn(list, Some(KEY())).expect("a ring");
+    let (node, figures) = announcer(NODE, "10.0.0.1:1", list.clone());
+    let (router, _) = locator(list);
     node.count(user("alice"), Count { transports: Transports::SSE, ..count(2) }).await;
     let current = node.current();
     eventually("both members are current", || current.borrow().len() == 2).await;
     let word = current.borrow().clone();
     router.node_says(NODE, word).await;
+    assert_eq!(figure(&figures, "tidegate_registry_announced_subjects"), 1.0);
+    let has_shown = || figure(&figures, "tidegate_registry_members_current") == 2.0;
+    eventually("the figures are shown", has_shown).await;
 
     let found = router.locate(vec![user("alice"), user("bob")]).await.expect("answers");
     assert_eq!(nodes(&found[0]), [NODE]);
@@ -50,6 +51,8 @@ async fn a_user_is_found_by_either_replica_and_gone_after_a_goodbye() {
     eventually("the node lists the new one", || current.borrow().iter().any(is_new)).await;
     let found = router.locate(vec![user("alice")]).await.expect("answers");
     assert_eq!(found[0].also[..], [NODE]);
+    assert!(figure(&figures, "tidegate_registry_announce_redials_total") >= 1.0);
+    assert_eq!(figure(&figures, "tidegate_registry_ring_members"), 2.0);
 
     let table = members.handle(0).table().clone();
     assert_eq!(table.locate(&[user("alice")])[0].places.len(), 1);
@@ -62,8 +65,8 @@ async fn a_ring_change_is_announced_under_both() {
     let members = Members::start(3).await;
     let mut list = members.list();
     let third = list.members.pop().expect("three");
-    let (node, _) = AnnounceTask::spawn(NODE, String::new(), list.clone(), Some(KEY())).expect("a ring");
-    let (router, _) = LocateTask::spawn(list.clone(), Some(KEY())).expect("a ring");
+    let (node, _) = announcer(NODE, "", list.clone());
+    let (router, _) = locator(list.clone());
     for number in 0..3_000 {
         node.count(user(&format!("user-{number}")), count(1)).await;
     }
@@ -93,4 +96,43 @@ async fn a_ring_change_is_announced_under_both() {
     eventually("the old one is dropped", || current.borrow().len() == 3).await;
     let stored = || (0..3).map(|member| members.handle(member).table().stored()).sum::<usize>();
     eventually("every user is at two members", || stored() == 6_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_that_share_calls_get_their_own_answers() {
+    let members = Members::start(2).await;
+    let list = members.list();
+    let (node, _) = announcer(NODE, "", list.clone());
+    let (router, figures) = locator(list);
+    for number in 0..500 {
+        node.count(user(&format!("user-{number}")), count(number + 1)).await;
+    }
+    let current = node.current();
+    eventually("both members are current", || current.borrow().len() == 2).await;
+    let word = current.borrow().clone();
+    router.node_says(NODE, word).await;
+    let lookups = (0..2_000_u32).map(|lookup| {
+        let (router, number) = (router.clone(), lookup % 1_000);
+        tokio::spawn(async move {
+            let found = router.locate(vec![user(&format!("user-{number}")), user("nobody")]).await;
+            (number, found.expect("answers"))
+        })
+    });
+    for lookup in futures::future::join_all(lookups).await {
+        let (number, found) = lookup.expect("no panic");
+        // One that was late may have gone to all nodes; what a member said of it is true all the same.
+        let places = &found[0].location.places;
+        let counts: Vec<u32> = places.iter().map(|place| place.state.connections).collect();
+        let is_exact = found[0].also.is_empty();
+        assert!(
+            counts == [number + 1] || (counts.is_empty() && (number >= 500 || !is_exact)),
+            "{number}: {found:?}"
+        );
+        assert!(found[1].location.places.is_empty(), "{found:?}");
+    }
+    assert_eq!(figure(&figures, "tidegate_registry_lookups_total"), 2_000.0);
+    let sum = |name: &str| members.figure(0, name) + members.figure(1, name);
+    let (calls, keys) =
+        (sum("tidegate_registry_lookup_calls_total"), sum("tidegate_registry_lookup_keys_total"));
+    assert!(calls < 2_000.0 && keys >= 2_000.0, "{keys} keys in {calls} calls");
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::harness::{KEY, Members, within};
+use crate::harness::{KEY, Members, eventually, within};
 
 fn client(members: &Members) -> RegistryClientWithKey {
     connect(&members.address(0), Some(KEY())).expect("an address")
@@ -124,6 +124,7 @@ async fn what_breaks_the_rules_is_refused_by_name() {
         assert_eq!(kind(&status), expected, "{name}: {status}");
         assert!(status.message().contains(text), "{name}: {}", status.message());
     }
+    assert_eq!(members.figure(0, "tidegate_registry_hellos_refused_total"), 5.0);
     let subjects = vec!["u".to_owned(); limits::LOOKUP_KEYS_LIMIT + 1];
     let status = client.locate(wire::LocateRequest { subjects }).await.expect_err("too many");
     assert_eq!(kind(&status), "too_many");
@@ -178,6 +179,7 @@ async fn nodes_are_watched_and_a_lost_one_is_one_event() {
         Some(Event::Lost(lost)) => assert_eq!((&lost.incarnation[..], lost.subjects), (&[9; 16][..], 2)),
         other => panic!("{other:?}"),
     }
+    eventually("it is counted", || members.figure(0, "tidegate_registry_leases_expired_total") == 1.0).await;
     let list = client.list_nodes(wire::ListNodesRequest {}).await.expect("lists").into_inner();
     assert!(list.nodes.is_empty());
 }

@@ -329,9 +329,9 @@ impl World {
             let now_ms = self.now_ms;
             self.routers[router].locator.tick(now_ms);
             self.put_asks(router);
-            for (id, found) in self.routers[router].locator.take_done() {
-                let begun: Option<Begun> = self.routers[router].lookups.remove(&id);
-                self.judge_lookup(router, &begun.expect("a lookup that was begun"), &found)?;
+            for done in self.routers[router].locator.take_done() {
+                let begun: Option<Begun> = self.routers[router].lookups.remove(&done.lookup);
+                self.judge_lookup(router, &begun.expect("a lookup that was begun"), &done.found)?;
             }
         }
         Ok(())
