@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_link::Routers;
-use tidegate_registry::RingError;
 use tidegate_registry::client::{AnnounceHandle, AnnounceTask};
+use tidegate_registry::{AnnounceMetrics, RingError};
 use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
@@ -119,7 +119,7 @@ impl Gateway {
         let budget = budget(config.connections_limit);
         let incarnation = Incarnation::random();
         let address = config.public;
-        let announcer = announcer(&config, incarnation)?;
+        let announcer = announcer(&config, incarnation, registry)?;
         let listeners =
             listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
         let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
@@ -284,11 +284,21 @@ impl Gateway {
 }
 
 /// The task that tells the registry who is here, and the one that hands it newer member lists.
-fn announcer(config: &GatewayConfig, node: Incarnation) -> Result<Option<AnnounceHandle>, RingError> {
+fn announcer(
+    config: &GatewayConfig,
+    node: Incarnation,
+    registry: &prometheus::Registry,
+) -> Result<Option<AnnounceHandle>, StartError> {
     let Some(members) = config.registry.clone() else { return Ok(None) };
     let mut lists = members.lists;
     let list = lists.borrow_and_update().clone();
-    let (handle, _) = AnnounceTask::spawn(node, config.name.clone(), list, members.key)?;
+    let (handle, _) = AnnounceTask::spawn(
+        node,
+        config.name.clone(),
+        list,
+        members.key,
+        AnnounceMetrics::register(registry)?,
+    )?;
     let following = handle.clone();
     tokio::spawn(async move {
         while lists.changed().await.is_ok() {

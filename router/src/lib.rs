@@ -30,6 +30,7 @@ use prometheus::Registry;
 use tidegate_eventlog::{Assignment, EventLog};
 use tidegate_history::HistoryStore;
 use tidegate_link::Routers;
+use tidegate_registry::LocateMetrics;
 use tidegate_registry::client::{LocateHandle, LocateTask};
 use tidegate_vocab::{ErrorKind, Incarnation, PartitionId, Problem};
 use tokio::sync::{mpsc, watch};
@@ -103,7 +104,7 @@ impl Router {
         let assignments = log.assignments();
         let dead_letters = DeadLetters::new(Arc::clone(&log), metrics.dead_letters_unkept.clone());
         let clock = Clock::default();
-        let locate = locate(&config);
+        let locate = locate(&config, registry)?;
         let context = Arc::new(Context { config, log, store, metrics, clock, dead_letters });
         let router = Arc::new_cyclic(|this| Self {
             context,
@@ -343,11 +344,11 @@ impl Router {
 }
 
 /// The task that asks the registry, and the one that hands it newer member lists.
-fn locate(config: &RouterConfig) -> Option<LocateHandle> {
-    let members = config.registry.clone()?;
+fn locate(config: &RouterConfig, registry: &Registry) -> prometheus::Result<Option<LocateHandle>> {
+    let Some(members) = config.registry.clone() else { return Ok(None) };
     let mut lists = members.lists;
     let list = lists.borrow_and_update().clone();
-    match LocateTask::spawn(list, members.key) {
+    Ok(match LocateTask::spawn(list, members.key, LocateMetrics::register(registry)?) {
         Ok((handle, _)) => {
             let following = handle.clone();
             tokio::spawn(async move {
@@ -364,7 +365,7 @@ fn locate(config: &RouterConfig) -> Option<LocateHandle> {
             tracing::error!(%error, "member list makes no ring: all nodes are asked for every user");
             None
         }
-    }
+    })
 }
 
 fn gauge(value: u64) -> i64 {

@@ -1,14 +1,12 @@
 //! The registry's half of a process: one member, its port, and the ring that it follows.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, Registry};
+use prometheus::Registry;
 use tidegate_registry::server::{MemberHandle, MemberTask, serve};
-use tidegate_registry::{Key, Listed, Member, MemberId, MemberList, MemberOptions, Members, Table};
+use tidegate_registry::{Key, Listed, Member, MemberId, MemberList, MemberMetrics, MemberOptions, Members};
 use tidegate_vocab::Incarnation;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -54,12 +52,12 @@ impl RegistryPart {
     ) -> Result<Self, BuildError> {
         let Members { mut lists, key } = members;
         let address = listener.local_addr().unwrap_or(config.listen);
-        let ring = Arc::new(lists.borrow_and_update().ring()?);
+        let list = lists.borrow_and_update().clone();
+        let ring = Arc::new(list.ring()?);
         let options =
             MemberOptions { debounce_ms: config.debounce_ms, unix_ms: now_ms(), ..MemberOptions::default() };
         let member = Member::new(config.id, Incarnation::random(), ring, options);
-        Stored::register(registry, &member.table())?;
-        let (handle, task) = MemberTask::spawn(member);
+        let (handle, task) = MemberTask::spawn(member, list.version, MemberMetrics::register(registry)?);
         let following = tokio::spawn(follow(handle.clone(), lists.clone()));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(serve_until(handle, key, listener, stopped));
@@ -101,17 +99,13 @@ impl RegistryPart {
     }
 }
 
-/// Tells the member of every newer ring. Building one takes milliseconds, and the list was checked when it was taken.
+/// Tells the member of every newer list.
 async fn follow(handle: MemberHandle, mut lists: watch::Receiver<MemberList>) {
     while lists.changed().await.is_ok() {
         let list = lists.borrow_and_update().clone();
-        match tokio::task::spawn_blocking(move || list.ring()).await {
-            Ok(Ok(ring)) => {
-                tracing::info!(digest = format!("{:016x}", ring.digest()), "another ring");
-                handle.set_ring(Arc::new(ring)).await;
-            }
-            Ok(Err(error)) => tracing::error!(%error, "list of registry members makes no ring"),
-            Err(error) => tracing::error!(%error, "ring was not built"),
+        tracing::info!(version = list.version, "another ring");
+        if let Err(error) = handle.set_members(list).await {
+            tracing::error!(%error, "list of registry members makes no ring");
         }
     }
     // The list is final: its owner is gone, as when the process ends.
@@ -134,32 +128,4 @@ async fn serve_until(
 /// By this machine's clock: for people, never compared.
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-/// How much the member holds, counted when it is scraped.
-struct Stored {
-    table: Weak<Table>,
-    users: IntGauge,
-}
-
-impl Stored {
-    fn register(registry: &Registry, table: &Arc<Table>) -> Result<(), prometheus::Error> {
-        let users = IntGauge::new(
-            "tidegate_registry_subjects_stored",
-            "Users and channels that this member stores: on some node, online by the topic, or not swept yet",
-        )?;
-        registry.register(Box::new(Self { table: Arc::downgrade(table), users }))
-    }
-}
-
-impl Collector for Stored {
-    fn desc(&self) -> Vec<&Desc> {
-        self.users.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let stored = self.table.upgrade().map_or(0, |table| table.stored());
-        self.users.set(i64::try_from(stored).unwrap_or(i64::MAX));
-        self.users.collect()
-    }
 }

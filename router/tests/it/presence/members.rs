@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use prometheus::Registry;
 use tidegate_registry::client::{AnnounceHandle, AnnounceTask};
 use tidegate_registry::server::{MemberTask, serve};
-use tidegate_registry::{Count, Listed, Member, MemberId, MemberList, MemberOptions, Members};
+use tidegate_registry::{
+    AnnounceMetrics, Count, Listed, Member, MemberId, MemberList, MemberMetrics, MemberOptions, Members,
+};
 use tidegate_vocab::{Channel, Incarnation};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -51,7 +54,8 @@ impl TestMembers {
         let options =
             MemberOptions { debounce_ms: 100, lease_ms: 2_000, unix_ms, ..MemberOptions::default() };
         let member = Member::new(MemberId(id as u32), Incarnation(self.incarnations), ring, options);
-        let (handle, task) = MemberTask::spawn(member);
+        let (handle, task) =
+            MemberTask::spawn(member, 0, MemberMetrics::register(&Registry::new()).expect("registers"));
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
             serve(handle, None, listener, async { drop(stopped.await) }).await.expect("serves");
@@ -91,8 +95,10 @@ impl TestMembers {
     }
 
     pub(crate) fn node(&self, number: u128) -> TestAnnouncer {
+        let metrics = AnnounceMetrics::register(&Registry::new()).expect("registers");
         let (handle, task) =
-            AnnounceTask::spawn(Incarnation(number), String::new(), self.list.clone(), None).expect("a ring");
+            AnnounceTask::spawn(Incarnation(number), String::new(), self.list.clone(), None, metrics)
+                .expect("a ring");
         TestAnnouncer { handle, task }
     }
 }
