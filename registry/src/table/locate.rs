@@ -116,8 +116,6 @@ fn location(entry: &Entry, valid: &[Valid]) -> Location {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use tidegate_vocab::Incarnation;
 
     use super::*;
@@ -172,18 +170,13 @@ mod tests {
     #[test]
     fn readers_that_hold_many_locks_and_a_writer_get_on() {
         let table = table();
-        let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for reader in 0..2 {
-                let (table, is_over) = (&table, &is_over);
-                scope.spawn(move || {
-                    for round in 0..400 {
-                        check(table, (reader * 100 + round)..(reader * 100 + round + 300));
-                    }
-                    is_over.store(true, Ordering::Relaxed);
-                });
-            }
-            while !is_over.load(Ordering::Relaxed) {
+            let readers = [0, 100].map(|from| {
+                let table = &table;
+                scope.spawn(move || (from..from + 400).for_each(|from| check(table, from..from + 300)))
+            });
+            // Also when one of them failed.
+            while readers.iter().any(|reader| !reader.is_finished()) {
                 for number in (NAMES..NAMES + 500).rev() {
                     put(&table, number);
                     take(&table, number);
