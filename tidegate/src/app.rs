@@ -1,12 +1,14 @@
 //! A process: the roles that it has, and the ports around them. `tidegate dev` has all of them.
 //!
-//! Owns the order in which things start and end. `build` starts everything, `run` watches over it until asked to shut
+//! Owns the order in which things start and end: the registry first and last, since the others announce to it. `build` starts everything, `run` watches over it until asked to shut
 //! down and then ends everything in the reverse order, phase by phase. Does not know what an event is.
 
 mod demo;
 mod health;
 mod history;
 mod kafka_figures;
+mod members;
+mod registry_part;
 mod router_part;
 mod shutdown;
 
@@ -19,11 +21,14 @@ use prometheus::Registry;
 use serde::Serialize;
 use tidegate_deliver::discover;
 use tidegate_eventlog::store;
-use tidegate_gateway::{Budget, Gateway};
+use tidegate_gateway::{Budget, Gateway, GatewayConfig};
+use tidegate_registry::Key;
 
 use crate::admin::{self, AdminParts, AdminServer, Heartbeat};
-use crate::config::Config;
+use crate::config::{Config, Profile};
 use health::Health;
+use members::MembersPart;
+use registry_part::RegistryPart;
 pub(crate) use router_part::kafka_options;
 use router_part::{RouterPart, dialer};
 use shutdown::Shutdown;
@@ -59,6 +64,12 @@ pub enum BuildError {
     /// The cluster's key cannot stand in a header.
     #[error("cluster.key: {0}")]
     Key(#[from] tidegate_deliver::KeyError),
+    /// Nor can it for members of the registry.
+    #[error("cluster.key: {0}")]
+    RegistryKey(#[from] tidegate_registry::KeyError),
+    /// The list of the registry's members makes no ring, which validation finds before.
+    #[error("registry.members: {0}")]
+    Ring(#[from] tidegate_registry::RingError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: {source}; choose another address with {flag}, or stop what uses it")]
     Listen {
@@ -106,7 +117,7 @@ pub struct Addresses {
     /// Backends, where there is a router.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<SocketAddr>,
-    /// Gateways and other routers, where there is a router of its own.
+    /// Gateways and routers, where there is a router or a member of the registry of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     /// Operators.
@@ -118,6 +129,8 @@ pub struct App {
     addresses: Addresses,
     health: Health,
     heartbeat: tokio::task::JoinHandle<()>,
+    members: Option<MembersPart>,
+    member: Option<RegistryPart>,
     router: Option<RouterPart>,
     gateway: Option<Gateway>,
     admin: AdminServer,
@@ -130,7 +143,7 @@ impl App {
     ///
     /// # Errors
     /// Says what is wrong and what to do about it.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    pub async fn build(mut config: Config) -> Result<Self, BuildError> {
         let registry = Registry::new();
         admin::register_process_metrics(&registry)?;
         let health = Health::new();
@@ -147,12 +160,13 @@ impl App {
         })?;
         let heartbeat = tokio::spawn(heartbeat.run());
         let mut shutdown = Shutdown::new(config.drain(), &registry)?;
+        let (members, member) = start_registry(&mut config, &registry).await?;
         let router = match config.role.has_router() {
-            true => Some(RouterPart::build(&config, &registry).await?),
+            true => Some(RouterPart::build(&config, members.as_ref(), &registry).await?),
             false => None,
         };
         let gateway = match config.role.has_gateway() {
-            true => match start_gateway(&config, router.as_ref(), &registry) {
+            true => match start_gateway(&config, router.as_ref(), members.as_ref(), &registry) {
                 Ok(gateway) => Some(gateway),
                 Err(error) => {
                     // What was started lets go of the data directory before anybody tries again.
@@ -167,11 +181,14 @@ impl App {
         let addresses = Addresses {
             public: gateway.as_ref().map(Gateway::local_addr),
             api: router.as_ref().map(|router| router.api),
-            listen: router.as_ref().and_then(RouterPart::internal_address),
+            listen: match config.role {
+                Profile::Registry => member.as_ref().map(|part| part.address),
+                _ => router.as_ref().and_then(RouterPart::internal_address),
+            },
             admin: admin.local_addr(),
         };
         tracing::info!(?addresses, "started");
-        Ok(Self { addresses, health, heartbeat, router, gateway, admin, shutdown })
+        Ok(Self { addresses, health, heartbeat, members, member, router, gateway, admin, shutdown })
     }
 
     /// Where it listens.
@@ -223,16 +240,21 @@ impl App {
         if self.router.as_ref().is_some_and(|part| part.router.has_failed()) {
             return Some("router");
         }
+        let has_lost_list = self.members.as_ref().is_some_and(MembersPart::has_failed);
+        if has_lost_list || self.member.as_ref().is_some_and(RegistryPart::has_failed) {
+            return Some("registry");
+        }
         let gateway = self.gateway.as_ref().and_then(|gateway| gateway.ready().err());
         let router = self.router.as_ref().and_then(|part| part.router.ready().err());
-        let reasons = [("gateway", gateway), ("router", router)].into_iter();
+        let member = self.member.as_ref().and_then(|part| part.ready().err());
+        let reasons = [("gateway", gateway), ("router", router), ("registry", member)].into_iter();
         self.health.set(reasons.filter_map(|(role, reason)| Some(format!("{role}: {}", reason?))).collect());
         None
     }
 
     /// The one way in which everything ends. Clients are told when to come back only if the gateway is well.
     async fn end(self, drain: bool) -> Result<(), RunError> {
-        let Self { health, heartbeat, router, gateway, admin, mut shutdown, .. } = self;
+        let Self { health, heartbeat, member, router, gateway, admin, mut shutdown, .. } = self;
         health.drain();
         if let Some(gateway) = gateway {
             if drain {
@@ -244,6 +266,9 @@ impl App {
         if let Some(router) = router {
             router.end(&mut shutdown).await;
         }
+        if let Some(member) = member {
+            member.end(&mut shutdown).await;
+        }
         heartbeat.abort();
         admin.stop();
         match shutdown.overdue() {
@@ -253,10 +278,28 @@ impl App {
     }
 }
 
+/// The member list that is followed, and the member of this process, if it is one.
+async fn start_registry(
+    config: &mut Config,
+    registry: &Registry,
+) -> Result<(Option<MembersPart>, Option<RegistryPart>), BuildError> {
+    let listener = registry_part::bind(config).await?;
+    let key = config.cluster.key.as_ref().map(|key| Key::parse(&String::from_utf8_lossy(key.expose())));
+    let Some(part) = MembersPart::start(&config.registry, key.transpose()?, registry)? else {
+        return Ok((None, None));
+    };
+    let member = match listener {
+        Some(listener) => Some(RegistryPart::start(&config.registry, part.members(), listener, registry)?),
+        None => None,
+    };
+    Ok((Some(part), member))
+}
+
 /// The gateway, attached to the router of this process or to those of the cluster.
 fn start_gateway(
     config: &Config,
     router: Option<&RouterPart>,
+    members: Option<&MembersPart>,
     registry: &Registry,
 ) -> Result<Gateway, BuildError> {
     let (routers, demo) = match router {
@@ -269,7 +312,8 @@ fn start_gateway(
             (discover(config.cluster.routers.clone(), dialer), None)
         }
     };
-    Ok(Gateway::start(config.gateway.clone(), routers, config.log.counts, registry, demo)?)
+    let gateway = GatewayConfig { registry: members.map(MembersPart::members), ..config.gateway.clone() };
+    Ok(Gateway::start(gateway, routers, config.log.counts, registry, demo)?)
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<tokio::net::TcpListener, BuildError> {

@@ -5,6 +5,7 @@
 
 mod document;
 mod keys;
+pub(crate) mod members;
 mod nearest;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tidegate_history::Retention;
 use tidegate_vocab::PartitionCounts;
 
 pub use document::{defaults_toml, reference};
+pub use members::RegistryConfig;
 pub use source::{Flag, Sources};
 pub use value::LogFormat;
 pub(crate) use value::parse_duration;
@@ -39,6 +41,8 @@ pub enum Profile {
     Gateway,
     /// `tidegate router`: owns partitions and serves backends.
     Router,
+    /// `tidegate registry`: knows where users are.
+    Registry,
 }
 
 impl Profile {
@@ -78,6 +82,8 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// The other processes of the cluster.
     pub cluster: ClusterConfig,
+    /// The registry.
+    pub registry: RegistryConfig,
     /// What is kept for those who come back.
     pub history: HistoryConfig,
     /// A collector's OTLP endpoint, if spans are exported.

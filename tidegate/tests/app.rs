@@ -21,8 +21,12 @@ fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
     let flag =
         |(key, value): (&str, &str)| Flag { name: "test".into(), key: key.into(), value: value.into() };
     let flags = ports.into_iter().chain(base).chain(more.iter().copied()).map(flag).collect();
-    let sources =
-        Sources { profile: Profile::Dev, file: None, environment: Vec::new(), flags, i_know: false };
+    load(Profile::Dev, flags)
+}
+
+fn load(profile: Profile, flags: Vec<Flag>) -> Config {
+    let host = "somewhere".into();
+    let sources = Sources { profile, file: None, environment: Vec::new(), flags, i_know: false, host };
     tidegate::config::load(&sources).expect("valid configuration").config
 }
 
@@ -112,6 +116,53 @@ async fn it_serves_its_three_ports_and_ends_in_good_order() {
     assert!(followed.contains("\"home\":1"), "{followed}");
     running.stop().await;
     assert!(TcpStream::connect(admin).await.is_err());
+}
+
+/// A member that nobody finds is not ready, says what to do, and is once the list has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_ready_once_the_list_has_it() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("members.toml");
+    let member = |id: u32| format!("[[members]]\nid = {id}\naddress = \"127.0.0.1:{}\"\n", 1000 + id);
+    std::fs::write(&path, format!("version = 1\n{}", member(0))).expect("written");
+    let flags = [
+        ("server.admin", "127.0.0.1:0"),
+        ("store.data_dir", "/nonexistent"),
+        ("registry.listen", "127.0.0.1:0"),
+        ("registry.members_file", path.to_str().expect("temporary paths are UTF-8")),
+        ("registry.id", "5"),
+    ];
+    let flag =
+        |(key, value): (&str, &str)| Flag { name: "test".into(), key: key.into(), value: value.into() };
+    let app =
+        App::build(load(Profile::Registry, flags.into_iter().map(flag).collect())).await.expect("starts");
+    let (addresses, ready) = (app.addresses(), app.ready());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(app.run(async { drop(stopped.await) }));
+    let told = eventually(|| async {
+        get(addresses.admin, "/readyz").await.filter(|answer| answer.contains("member 5 is not in the list"))
+    })
+    .await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("registry.id"), "{told}");
+    let address = addresses.listen.expect("a member listens").to_string();
+    let mut client = tidegate_registry::client::connect(&address, None).expect("an address");
+    let digest = async |client: &mut tidegate_registry::client::RegistryClientWithKey| {
+        let request = tidegate_proto::registry::v1::ListNodesRequest {};
+        client.list_nodes(request).await.expect("answers").into_inner().digest
+    };
+    let before = digest(&mut client).await;
+    std::fs::write(&path, format!("version = 2\n{}{}", member(0), member(5))).expect("written");
+    tokio::time::timeout(DEADLINE, ready).await.expect("ready in time");
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while digest(&mut client).await == before {
+        assert!(tokio::time::Instant::now() < deadline, "the member follows the list");
+    }
+    let metrics = get(addresses.admin, "/metrics").await.expect("answers");
+    for line in ["tidegate_registry_members_version 2", "tidegate_registry_subjects_stored 0"] {
+        assert!(metrics.contains(&format!("\n{line}")), "{line} in {metrics}");
+    }
+    stop.send(()).expect("still running");
+    ended.await.expect("not panicked").expect("in good order");
 }
 
 #[tokio::test(flavor = "multi_thread")]

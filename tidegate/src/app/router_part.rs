@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::members::MembersPart;
 use super::shutdown::Shutdown;
 use super::{BuildError, history, kafka_figures, listen};
 use crate::config::{ClusterConfig, Config, Profile};
@@ -67,7 +68,11 @@ pub(super) struct RouterPart {
 
 impl RouterPart {
     /// Binds the ports, opens log and history and starts the router.
-    pub(super) async fn build(config: &Config, registry: &Registry) -> Result<Self, BuildError> {
+    pub(super) async fn build(
+        config: &Config,
+        members: Option<&MembersPart>,
+        registry: &Registry,
+    ) -> Result<Self, BuildError> {
         let api = listen(config.api, "--api").await?;
         let address = api.local_addr().unwrap_or(config.api);
         let internal = match config.role {
@@ -79,8 +84,11 @@ impl RouterPart {
             kafka_figures::register(registry, log)?;
         }
         let incarnation = Incarnation::random();
-        let router =
-            Router::start(router_config(config, incarnation), log.shared(), Arc::new(store), registry)?;
+        let settings = RouterConfig {
+            registry: members.map(MembersPart::members),
+            ..router_config(config, incarnation)
+        };
+        let router = Router::start(settings, log.shared(), Arc::new(store), registry)?;
         router.serve_api(api);
         let internal = match internal {
             Some(listener) => Some(serve_internal(&router, incarnation, config, listener, registry)?),

@@ -1,7 +1,7 @@
 //! The flags that say where the configuration comes from, shared by the commands that read it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -35,9 +35,15 @@ pub(super) struct ConfigArgs {
     /// Routers to attach to, separated by commas [cluster.routers]
     #[arg(long, value_name = "HOST:PORT,…")]
     routers: Option<String>,
-    /// Where a router serves gateways and other routers [cluster.listen]
+    /// Where the other processes of the cluster reach this one [cluster.listen of a router, registry.listen of a member]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Members of the registry in order, separated by commas [registry.members]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    members: Option<String>,
+    /// TOML file with the members of the registry [registry.members_file]
+    #[arg(long, value_name = "FILE")]
+    members_file: Option<PathBuf>,
     /// How much is logged [logging.level]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -62,12 +68,9 @@ impl ConfigArgs {
             let (key, value) = (key.trim().to_owned(), value.to_owned());
             sources.flags.push(Flag { name: "--set".into(), key, value });
         }
-        let data_dir = match &self.data_dir {
-            Some(path) => {
-                Some(path.to_str().ok_or_else(|| Failure::usage("--data-dir: not UTF-8"))?.to_owned())
-            }
-            None => None,
-        };
+        let data_dir = utf8("--data-dir", self.data_dir.as_deref())?;
+        let members_file = utf8("--members-file", self.members_file.as_deref())?;
+        let listen = if profile == Profile::Registry { "registry.listen" } else { "cluster.listen" };
         let text = |address: &Option<SocketAddr>| address.map(|address| address.to_string());
         for (name, key, value) in [
             ("--public", "server.public", text(&self.public)),
@@ -76,7 +79,9 @@ impl ConfigArgs {
             ("--data-dir", "store.data_dir", data_dir),
             ("--bootstrap", "kafka.bootstrap", self.bootstrap.clone()),
             ("--routers", "cluster.routers", self.routers.clone()),
-            ("--listen", "cluster.listen", text(&self.listen)),
+            ("--listen", listen, text(&self.listen)),
+            ("--members", "registry.members", self.members.clone()),
+            ("--members-file", "registry.members_file", members_file),
             ("--log-level", "logging.level", self.log_level.clone()),
             ("--log-format", "logging.format", self.log_format.clone()),
         ] {
@@ -86,4 +91,9 @@ impl ConfigArgs {
         }
         Ok(sources)
     }
+}
+
+fn utf8(flag: &str, path: Option<&Path>) -> Result<Option<String>, Failure> {
+    let text = |path: &Path| path.to_str().map(str::to_owned);
+    path.map(|path| text(path).ok_or_else(|| Failure::usage(format!("{flag}: not UTF-8")))).transpose()
 }

@@ -1,4 +1,4 @@
-//! The commands that are processes: `tidegate dev`, `tidegate gateway` and `tidegate router`.
+//! The commands that are processes: `tidegate dev`, `tidegate gateway`, `tidegate router` and `tidegate registry`.
 
 mod banner;
 
@@ -10,14 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{Addresses, App};
 use crate::cli::Failure;
 use crate::cli::config_args::ConfigArgs;
-use crate::config::{self, Config, Profile};
+use crate::config::{self, Config, Flag, Profile};
 use crate::{admin, logging};
 use tidegate_telemetry::Exporter;
 
 /// How long tasks that were given up may hold the process back.
 const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Run everything in one process: gateway, router and an embedded log
+/// Run everything in one process: gateway, router, registry and an embedded log
 ///
 /// Binds loopback, needs nothing else installed, and prints where its data is and how to try each transport.
 /// SIGTERM or Ctrl-C ends it in good order: clients are told when to come back, nothing is lost. Ctrl-C twice ends
@@ -71,6 +71,28 @@ pub(super) struct RouterArgs {
     serve: ServeArgs,
 }
 
+/// Know where users are: one member of a cluster's registry
+///
+/// Keeps everything in memory, told by the gateways, which need no member to do their work. Needs the list of all members,
+/// the same for every process of the cluster, with itself in it: its place in --members, or its id in the file of
+/// --members-file. In Kubernetes the id is the number of the pod; elsewhere say it with --id. SIGTERM ends it within
+/// seconds: the member that has the same users answers meanwhile.
+///
+/// Examples:
+///
+///   tidegate registry --id 0 --members 10.0.0.7:8004,10.0.0.8:8004 --listen 10.0.0.7:8004
+///
+///   tidegate registry --id 2 --members-file members.toml --listen 127.0.0.1:8006 --admin 127.0.0.1:8007
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct RegistryArgs {
+    /// Which member of the list this is; without it, the number that the host's name ends with [registry.id]
+    #[arg(long, value_name = "NUMBER")]
+    id: Option<u32>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
 /// What all of them take.
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -87,24 +109,33 @@ struct ServeArgs {
 
 impl DevArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        run(&self.serve, Profile::Dev, "dev")
+        run(&self.serve, Profile::Dev, "dev", None)
     }
 }
 
 impl GatewayArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        run(&self.serve, Profile::Gateway, "gateway")
+        run(&self.serve, Profile::Gateway, "gateway", None)
     }
 }
 
 impl RouterArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        run(&self.serve, Profile::Router, "router")
+        run(&self.serve, Profile::Router, "router", None)
     }
 }
 
-fn run(args: &ServeArgs, role: Profile, name: &'static str) -> Result<(), Failure> {
-    let config = config::load(&args.config.sources(role)?)?.config;
+impl RegistryArgs {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let id = |id: u32| Flag { name: "--id".into(), key: "registry.id".into(), value: id.to_string() };
+        run(&self.serve, Profile::Registry, "registry", self.id.map(id))
+    }
+}
+
+fn run(args: &ServeArgs, role: Profile, name: &'static str, own: Option<Flag>) -> Result<(), Failure> {
+    let mut sources = args.config.sources(role)?;
+    sources.flags.extend(own);
+    let config = config::load(&sources)?.config;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
         .enable_all()

@@ -18,7 +18,7 @@ impl Key {
     fn default_of(&self, profile: Profile) -> &'static str {
         match profile {
             Profile::Dev => self.dev_default.unwrap_or(self.default),
-            Profile::Cluster | Profile::Gateway | Profile::Router => self.default,
+            Profile::Cluster | Profile::Gateway | Profile::Router | Profile::Registry => self.default,
         }
     }
 }
@@ -43,7 +43,8 @@ pub fn defaults_toml(profile: Profile) -> String {
          flags win over this file:\n# {} sets server.public.\n",
         match profile {
             Profile::Dev => "those of `tidegate dev`",
-            Profile::Cluster | Profile::Gateway | Profile::Router => "those of the separate roles",
+            Profile::Cluster | Profile::Gateway | Profile::Router | Profile::Registry =>
+                "those of the separate roles",
         },
         variable_of("server.public"),
     );

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::source::Reader;
-use crate::config::value::{LogFormat, SecretText, Setting, Size};
+use crate::config::value::{LogFormat, Ordinal, SecretText, Setting, Size};
 
 /// A section of the configuration, as the documentation shows it.
 pub(crate) struct Section {
@@ -94,6 +94,8 @@ settings! {
         api: SocketAddr = r#""127.0.0.1:8001""#;
         /// Health and metrics. Keep it away from the internet.
         admin: SocketAddr = r#""127.0.0.1:8002""#;
+        /// What operators call this process, at most 255 bytes; empty is the host's name.
+        name: String = r#""""#;
         /// Threads that hold connections; 0 is one for each core.
         shards: u32 = "0";
         /// Serve the demonstration page at `/`. The client library `/tidegate.js` is served always.
@@ -202,6 +204,30 @@ settings! {
         /// `cluster.listen` binds loopback only, unless `--i-know`.
         key: SecretText = r#""""#;
     }
+    /// The registry: where users are, who is present, who comes and goes. Without members there is none: every node is asked
+    /// for a user, and nobody says who comes and goes. `tidegate dev` has a member of its own and needs nothing here.
+    registry: RegistryKeys {
+        /// All members as `host:port` of their `registry.listen`, the same list in the same order for every process. A
+        /// member's `registry.id` is its place in the list, from 0. For lists that never change: see `members_file`.
+        members: Vec<String> = "[]";
+        /// TOML file with the members, instead of `members`: `version = 1`, and for each member `[[members]]` with `id = 0`,
+        /// `address = "host:port"` and `weight = 1` (1 to 16, its share of users). Looked at every second: a list of a higher
+        /// version is in force without a restart, anything else is refused and logged.
+        members_file: String = r#""""#;
+        /// Where a member serves gateways and routers. Keep it away from the internet.
+        listen: SocketAddr = r#""127.0.0.1:8004""#;
+        /// Which member of the list this process is; `auto` is the number behind the last `-` of the host's name, as a
+        /// StatefulSet names its pods.
+        id: Ordinal = r#""auto""#;
+        /// For how long a user must be gone before it is offline: longer than a client stays away while its node drains.
+        debounce: Duration = r#""10s""#;
+    }
+    /// Of which channels it is known who is there. Of users it always is. A namespace may differ: see
+    /// `[namespaces.<name>]`.
+    presence: PresenceKeys {
+        /// Nodes announce how many connections follow each channel.
+        channels: bool = "false", dev "true";
+    }
     /// The embedded stores of log and history.
     store: Store {
         /// The data directory; empty is `$XDG_DATA_HOME/tidegate/dev`, or `~/.local/share/tidegate/dev`.
@@ -238,19 +264,22 @@ settings! {
     }
 }
 
-/// Retention of the channels `<name>:…`; what is not set is as in `[history]`.
+/// Retention and presence of the channels `<name>:…`; what is not set is as in `[history]` and `[presence]`.
 #[derive(Debug, Default)]
 pub(crate) struct Namespace {
     /// As `history.rows`.
     pub(crate) history_rows: Option<u32>,
     /// As `history.age`.
     pub(crate) history_age: Option<Duration>,
+    /// As `presence.channels`.
+    pub(crate) presence: Option<bool>,
 }
 
 /// The keys of `[namespaces.<name>]`.
 pub(crate) static NAMESPACE: Section = Section {
     name: "namespaces.<name>",
-    doc: " Retention of the channels `<name>:…`. For any number of names; what is not set is as in `[history]`.",
+    doc: " Retention and presence of the channels `<name>:…`. For any number of names; what is not set is as in `[history]` \
+          and `[presence]`.",
     keys: &[
         Key {
             name: "history_rows",
@@ -265,6 +294,14 @@ pub(crate) static NAMESPACE: Section = Section {
             doc: " How long they are kept, at most `log.retention_events`.",
             form: <Duration as Setting>::FORM,
             default: "as history.age",
+            dev_default: None,
+            is_secret: false,
+        },
+        Key {
+            name: "presence",
+            doc: " Nodes announce how many connections follow each channel of this namespace.",
+            form: <bool as Setting>::FORM,
+            default: "as presence.channels",
             dev_default: None,
             is_secret: false,
         },

@@ -1,13 +1,18 @@
 //! Which known key somebody probably meant.
 
-use crate::config::keys::{NAMESPACE, SECTIONS};
+use crate::config::keys::{Key, NAMESPACE, SECTIONS};
 
 /// The known key that is nearest to an unknown one: by the whole path, or by its last part in another section.
 pub(crate) fn key(path: &[&str]) -> String {
     if let ["namespaces", name, rest @ ..] = path {
         let wanted = rest.join(".");
-        let keys = NAMESPACE.keys.iter();
-        let nearest = keys.min_by_key(|key| strsim::damerau_levenshtein(&wanted, key.name));
+        // A namespace without a key: any key leads to the right place, the first as well as another.
+        let distance = |key: &&Key| match key.name.split('_').any(|word| wanted.is_empty() || word == wanted)
+        {
+            true => 0,
+            false => strsim::damerau_levenshtein(&wanted, key.name),
+        };
+        let nearest = NAMESPACE.keys.iter().min_by_key(distance);
         return format!("namespaces.{name}.{}", nearest.map_or("history_rows", |key| key.name));
     }
     let whole = path.join(".");

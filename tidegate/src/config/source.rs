@@ -29,6 +29,8 @@ pub struct Sources {
     pub flags: Vec<Flag>,
     /// `--i-know`: allow what is refused because it is dangerous.
     pub i_know: bool,
+    /// The host's name.
+    pub host: String,
 }
 
 impl Sources {
@@ -36,7 +38,8 @@ impl Sources {
     #[must_use]
     pub fn of_process(profile: Profile) -> Self {
         let environment = std::env::vars_os().collect();
-        Self { profile, file: None, environment, flags: Vec::new(), i_know: false }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { profile, file: None, environment, flags: Vec::new(), i_know: false, host }
     }
 
     /// The value of a variable that is not a setting.
@@ -261,6 +264,7 @@ impl<'a> Reader<'a> {
                 Namespace {
                     history_rows: self.optional::<u32>(&name, "history_rows", keys),
                     history_age: self.optional::<Duration>(&name, "history_age", keys),
+                    presence: self.optional::<bool>(&name, "presence", keys),
                 },
             ));
         }

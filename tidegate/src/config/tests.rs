@@ -1,12 +1,24 @@
+mod registry;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+use tidegate_vocab::limits;
 
 use super::*;
 
 /// A home, so that the data directory has a default.
 fn sources() -> Sources {
     let home = (OsString::from("HOME"), OsString::from("/home/someone"));
-    Sources { profile: Profile::Dev, file: None, environment: vec![home], flags: Vec::new(), i_know: false }
+    let host = "registry-2".into();
+    Sources {
+        profile: Profile::Dev,
+        file: None,
+        environment: vec![home],
+        flags: Vec::new(),
+        i_know: false,
+        host,
+    }
 }
 
 fn variable(sources: &mut Sources, name: &str, value: &str) {

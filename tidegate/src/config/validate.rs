@@ -2,6 +2,7 @@
 
 mod cluster;
 mod origins;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -51,6 +52,8 @@ pub(crate) fn validate(
     check.logging(&raw.logging.level);
     let data_dir = check.data_dir(&raw.store.data_dir, sources);
     let (kafka, cluster) = (check.kafka(raw, sources.profile), check.cluster(raw, sources));
+    let registry = check.registry(raw, sources);
+    let (name, presence) = (check.name(raw, sources), check.presence(raw));
     if !check.errors.is_empty() {
         let said = |error: ConfigError| {
             let source = source_of(&error.at);
@@ -60,7 +63,7 @@ pub(crate) fn validate(
     }
     Ok(Config {
         role: sources.profile,
-        gateway: gateway(raw, hmac_secret, &history),
+        gateway: GatewayConfig { name, presence, ..gateway(raw, hmac_secret, &history) },
         api: raw.server.api,
         api_keys: raw.api.keys.iter().map(|key| Secret::new(key.expose())).collect(),
         admin: raw.server.admin,
@@ -80,6 +83,7 @@ pub(crate) fn validate(
         },
         kafka,
         cluster,
+        registry,
         otlp_endpoint: Some(raw.telemetry.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
         history,
         logging: LoggingConfig { level: raw.logging.level.clone(), format: raw.logging.format },

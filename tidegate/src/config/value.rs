@@ -57,6 +57,26 @@ pub enum LogFormat {
     Text,
 }
 
+/// Which of several numbered processes one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ordinal {
+    /// The host's name says so.
+    Auto,
+    /// This one.
+    Number(u32),
+}
+
+impl Setting for Ordinal {
+    const FORM: &'static str = "`auto`, or a whole number";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("auto") => Ok(Self::Auto),
+            _ => u32::read(value).map(Self::Number).map_err(|_| expected::<Self>(&found(value))),
+        }
+    }
+}
+
 impl Setting for SocketAddr {
     const FORM: &'static str = "address and port, such as `127.0.0.1:8000` or `[::]:8000`";
 
@@ -301,6 +321,10 @@ mod tests {
         assert!(bool::read(&Value::from("yes")).is_err_and(|text| text.contains("`yes`")));
         assert!(SocketAddr::read(&Value::from("localhost")).is_err_and(|text| text.contains("`localhost`")));
         assert_eq!(Vec::<String>::read(&Value::from("a, b,")), Ok(vec!["a".into(), "b".into()]));
+        for value in [Value::from(3_u32), Value::from("3")] {
+            assert_eq!(Ordinal::read(&value), Ok(Ordinal::Number(3)));
+        }
+        assert!(Ordinal::read(&Value::from("last")).is_err_and(|text| text.contains("`auto`, or")));
         assert!(LogFormat::read(&Value::from("xml")).is_err_and(|text| text.contains("`xml`")));
     }
 

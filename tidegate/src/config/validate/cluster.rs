@@ -7,14 +7,16 @@ use tidegate_gateway::Secret;
 
 use super::{API_KEY_CHARACTERS, Check};
 use crate::config::keys::Raw;
+use crate::config::members::is_host_and_port;
 use crate::config::source::Sources;
 use crate::config::{ClusterConfig, KafkaConfig, Profile};
 
 impl Check {
     pub(super) fn addresses(&mut self, raw: &Raw, sources: &Sources) {
         let i_know = sources.i_know;
+        let is_any = sources.profile == Profile::Cluster;
         let (is_gateway, is_router) =
-            (sources.profile != Profile::Router, sources.profile != Profile::Gateway);
+            (is_any || sources.profile.has_gateway(), is_any || sources.profile.has_router());
         let is_exposed = |address: &SocketAddr| !address.ip().is_loopback();
         let server = &raw.server;
         if is_gateway && raw.auth.insecure && is_exposed(&server.public) && !i_know {
@@ -37,11 +39,8 @@ impl Check {
             ("server.public", server.public, is_gateway),
             ("server.api", server.api, is_router),
             ("server.admin", server.admin, true),
-            (
-                "cluster.listen",
-                raw.cluster.listen,
-                matches!(sources.profile, Profile::Router | Profile::Cluster),
-            ),
+            ("cluster.listen", raw.cluster.listen, is_any || sources.profile == Profile::Router),
+            ("registry.listen", raw.registry.listen, is_any || sources.profile == Profile::Registry),
         ];
         let all: Vec<_> = all.into_iter().filter(|(_, _, is_used)| *is_used).collect();
         for (index, (key, address, _)) in all.iter().enumerate() {
@@ -135,14 +134,8 @@ impl Check {
         }
     }
 
-    fn host_and_port(&mut self, key: &str, address: &str) {
-        let parts = address.rsplit_once(':');
-        let is_good = parts.is_some_and(|(host, port)| {
-            !host.is_empty()
-                && !host.contains([' ', '/', ','])
-                && port.parse::<u16>().is_ok_and(|port| port > 0)
-        });
-        if !is_good {
+    pub(super) fn host_and_port(&mut self, key: &str, address: &str) {
+        if !is_host_and_port(address) {
             self.refuse(key, format!("`{address}` is not host:port"));
         }
     }
