@@ -18,12 +18,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
-use crate::key::{Bearer, Key};
 use crate::metrics::Metrics;
 use crate::{
     CALL_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES,
     convert,
 };
+use tidegate_proto::key::{Bearer, Key};
 
 type Client = DeliverClient<InterceptedService<Channel, Bearer>>;
 

@@ -7,35 +7,20 @@ use std::sync::Arc;
 use tidegate_link::{Routed, Settled, UpstreamMessage};
 use tidegate_proto::deliver::v1::{self as wire, ephemeral_response, say_request, say_response};
 use tidegate_proto::frames::{FrameError, event_from_wire};
+use tidegate_proto::problem::{KIND, RETRY};
+pub(crate) use tidegate_proto::problem::{status, status_with};
 use tidegate_vocab::{
     Channel, ConnectionId, ErrorKind, Event, LogEpoch, Offset, Payload, Position, Problem, UserId,
 };
-use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 pub(crate) use control::{control_ask_from_wire, control_ask_to_wire, control_from_wire, control_to_wire};
 
-const KIND: &str = "tidegate-error-kind";
-const RETRY: &str = "tidegate-retry-ms";
 /// When a router that cannot be reached is worth another try, in milliseconds.
 const RETRY_MS: u64 = 500;
 
 fn kind_named(name: &str) -> Option<ErrorKind> {
     ErrorKind::ALL.iter().copied().find(|kind| kind.as_str() == name)
-}
-
-/// A problem as a failed call.
-pub(crate) fn status(problem: &Problem) -> Status {
-    status_with(Code::from_i32(problem.kind.grpc_code()), problem)
-}
-
-pub(crate) fn status_with(code: Code, problem: &Problem) -> Status {
-    let mut status = Status::new(code, problem.detail.clone());
-    status.metadata_mut().insert(KIND, MetadataValue::from_static(problem.kind.as_str()));
-    if let Some(retry_ms) = problem.retry_ms {
-        status.metadata_mut().insert(RETRY, retry_ms.into());
-    }
-    status
 }
 
 /// What a failed call means: what the router said, or that it cannot be reached. What the network says of that may

@@ -15,7 +15,6 @@ mod client;
 mod convert;
 mod discover;
 mod hello;
-mod key;
 mod metrics;
 mod server;
 
@@ -24,9 +23,9 @@ use std::time::Duration;
 pub use client::{Dialer, Remote};
 pub use discover::discover;
 pub use hello::{VERSIONS, Versions};
-pub use key::{Key, KeyError};
 pub use metrics::Metrics;
 pub use server::{Server, server};
+pub use tidegate_proto::key::{Key, KeyError};
 
 /// Pause between two HTTP/2 pings, also while nothing else is said.
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);

@@ -17,11 +17,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::key::{Gate, Key};
 use crate::metrics::Metrics;
 use crate::{
     CALL_TIMEOUT, CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, convert,
 };
+use tidegate_proto::key::{Gate, Key};
 
 /// The router's end, ready to serve. See [`server()`].
 pub struct Server {

@@ -32,7 +32,8 @@ pub struct TopicSpec {
     pub replication: u32,
     /// Copies that a record must have before it is acknowledged.
     pub min_isr: u32,
-    /// How long records are kept at least, milliseconds, by topic: events, inbox, upstream, control, dead.
+    /// How long records are kept at least, milliseconds, by topic: events, inbox, upstream, control, dead, presence. Of no
+    /// meaning for topics that are compacted.
     pub retention_ms: [u64; Topic::COUNT],
     /// Bytes of the largest record.
     pub message_bytes_limit: u32,
@@ -44,7 +45,7 @@ impl Default for TopicSpec {
         Self {
             replication: 3,
             min_isr: 2,
-            retention_ms: [DAY_MS, 7 * DAY_MS, DAY_MS, 30 * DAY_MS, 7 * DAY_MS],
+            retention_ms: [DAY_MS, 7 * DAY_MS, DAY_MS, 30 * DAY_MS, 7 * DAY_MS, 0],
             message_bytes_limit: 1_048_588,
         }
     }

@@ -3,10 +3,14 @@
 //! Owns: what backends speak ([`publish`], [`upstream`], [`control`]), what stands in the log ([`log`]), what gateways and
 //! routers say to each other ([`deliver`]) and what both say to registry members ([`registry`]). `proto/check` lints
 //! the files and refuses changes that break a released
-//! version. Holds no logic besides the conversions of `frames` (a feature).
+//! version. Holds no logic besides the conversions of `frames` and what all internal calls have in common, `calls` (features).
 
 #[cfg(feature = "frames")]
 pub mod frames;
+#[cfg(feature = "calls")]
+pub mod key;
+#[cfg(feature = "calls")]
+pub mod problem;
 
 /// What backends publish.
 pub mod publish {

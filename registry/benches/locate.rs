@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tidegate_registry::{Batch, Hello, Member, MemberId, MemberOptions, Ring, Transports, Update, UserState};
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_registry::{Batch, Hello, Holding, Member, MemberId, MemberOptions, Ring, Transports, Update};
+use tidegate_vocab::{Channel, Incarnation};
 
 const USERS: u32 = 1_000_000;
 const NODES: u32 = 10;
 const KEYS: usize = 256;
 const ROUNDS: u64 = 20_000;
 
-fn user(number: u32) -> UserId {
-    // 12 to 20 bytes, in no order.
+fn user(number: u32) -> Channel {
+    // Ids of 12 to 20 bytes, in no order.
     let scattered = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    UserId::parse(&format!("user-{:x}", scattered >> (number % 9 * 4))).expect("valid")
+    Channel::parse(&format!("user:user-{:x}", scattered >> (number % 9 * 4))).expect("valid")
 }
 
 fn filled() -> Member {
@@ -37,8 +37,8 @@ fn filled() -> Member {
 
 fn batches(node: u32) -> Vec<Batch> {
     let users: Vec<u32> = (0..USERS).filter(|number| number % NODES == node).collect();
-    let state = UserState { connections: 1, transports: Transports::WEBSOCKET, since_s: 1 };
-    let update = |number: &u32| Update { user: user(*number), state: Some(state) };
+    let state = Holding { connections: 1, transports: Transports::WEBSOCKET, since_s: 1 };
+    let update = |number: &u32| Update { subject: user(*number), state: Some(state) };
     let numbered = users.chunks(1000).zip(1..);
     numbered
         .map(|(chunk, seq)| Batch { seq, updates: chunk.iter().map(update).collect(), ends_snapshot: false })
@@ -48,7 +48,7 @@ fn batches(node: u32) -> Vec<Batch> {
 fn locate(criterion: &mut Criterion) {
     let member = filled();
     let table = member.table();
-    let asked: Vec<UserId> =
+    let asked: Vec<Channel> =
         (0..KEYS as u32 * 4096).map(|number| user(number.wrapping_mul(7919) % USERS)).collect();
     let mut group = criterion.benchmark_group("locate");
     group.throughput(Throughput::Elements(KEYS as u64));

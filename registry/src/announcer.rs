@@ -1,7 +1,7 @@
 //! A node's side: what it has, what each member has heard of it, and which members are current.
 //!
 //! Sans-io. Whoever owns an `Announcer` dials the members it [wants](Announcer::wanted), passes on what they say, and after every
-//! call asks for batches and for the node's word on who is current. What waits for a slow member is a set of users,
+//! call asks for batches and for the node's word on who is current. What waits for a slow member is a set of subjects,
 //! never a list of messages: a batch is built from what is true when it leaves.
 
 mod link;
@@ -9,26 +9,27 @@ mod link;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tidegate_vocab::{Incarnation, UserId, limits};
+use tidegate_vocab::{Channel, Incarnation, limits};
 
-use crate::frame::{Batch, Current, Hello, Transports, Update, UserState};
+use crate::frame::{Batch, Current, Hello, Holding, Transports, Update};
 use crate::ring::{MemberId, REPLICAS, Ring};
 use link::{Link, Stream};
 
-/// What a node says of a user's connections.
+/// How many connections a subject has on a node: those of a user, or those that follow a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UserCount {
+pub struct Count {
     /// Open connections and waiting polls.
     pub connections: u32,
     /// Their transports.
     pub transports: Transports,
-    /// For how long the user stays present without a connection, in milliseconds: for a poller its wait and 10 s, else 0.
+    /// For how long the subject stays present without a connection, in milliseconds: for a poller its wait and 10 s, else 0.
     pub linger_ms: u64,
 }
 
+/// What the node has of a subject, and what of that it has announced.
 #[derive(Debug)]
-struct User {
-    state: UserState,
+struct Known {
+    state: Holding,
     /// Until when it stays without a connection.
     linger_until_ms: Option<u64>,
     announced_ms: u64,
@@ -43,10 +44,10 @@ pub struct Announcer {
     address: String,
     /// Those that an attached router may speak, the newest last. Never empty.
     rings: Vec<Arc<Ring>>,
-    users: HashMap<UserId, User, foldhash::fast::RandomState>,
+    subjects: HashMap<Channel, Known, foldhash::fast::RandomState>,
     links: BTreeMap<MemberId, Link>,
-    /// When something about a user is due: a count, or a linger's end.
-    due: BTreeMap<(u64, u64), UserId>,
+    /// When something about a subject is due: a count, or a linger's end.
+    due: BTreeMap<(u64, u64), Channel>,
     dues: u64,
     /// The rings of the attached routers, as far as is known.
     spoken: Vec<u64>,
@@ -54,14 +55,14 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// A node that has nobody.
+    /// A node that has nothing.
     #[must_use]
     pub fn new(node: Incarnation, address: String, ring: Arc<Ring>) -> Self {
         let mut announcer = Self {
             node,
             address,
             rings: vec![ring],
-            users: HashMap::default(),
+            subjects: HashMap::default(),
             links: BTreeMap::new(),
             due: BTreeMap::new(),
             dues: 0,
@@ -83,9 +84,9 @@ impl Announcer {
         self.links.iter().filter(|(_, link)| link.needs_stream()).map(|(member, _)| *member).collect()
     }
 
-    /// The members that a user's key has under all rings in use.
-    fn homes(&self, user: &UserId) -> Vec<MemberId> {
-        homes(&self.rings, user)
+    /// The members that a subject's key has under all rings in use.
+    fn homes(&self, subject: &Channel) -> Vec<MemberId> {
+        homes(&self.rings, subject)
     }
 
     fn meet_members(&mut self) {
@@ -101,12 +102,12 @@ impl Announcer {
         }
     }
 
-    /// How many connections a user has now. The first and the last are announced at once, other counts at most once a second.
-    pub fn count(&mut self, user: &UserId, count: UserCount, unix_s: u32, now_ms: u64) {
+    /// How many connections a subject has now. The first and the last are announced at once, other counts at most once a second.
+    pub fn count(&mut self, subject: &Channel, count: Count, unix_s: u32, now_ms: u64) {
         let linger_until_ms = now_ms + count.linger_ms;
-        let Some(known) = self.users.get_mut(user) else {
+        let Some(known) = self.subjects.get_mut(subject) else {
             if count.connections > 0 || count.linger_ms > 0 {
-                self.appear(user, count, unix_s, now_ms);
+                self.appear(subject, count, unix_s, now_ms);
             }
             return;
         };
@@ -114,14 +115,14 @@ impl Announcer {
             if count.linger_ms > 0 {
                 // A poll between two: nothing is announced, or every poll would cost two announcements.
                 known.linger_until_ms = Some(linger_until_ms);
-                self.remind(linger_until_ms, user);
+                self.remind(linger_until_ms, subject);
             } else {
-                self.disappear(user, now_ms);
+                self.disappear(subject, now_ms);
             }
             return;
         }
         known.linger_until_ms = None;
-        let new = UserState { connections: count.connections, transports: count.transports, ..known.state };
+        let new = Holding { connections: count.connections, transports: count.transports, ..known.state };
         if known.state == new {
             return;
         }
@@ -129,40 +130,39 @@ impl Announcer {
         let due_ms = known.announced_ms + limits::REGISTRY_COUNT_INTERVAL_MS;
         if due_ms <= now_ms {
             known.announced_ms = now_ms;
-            self.announce(user, now_ms);
+            self.announce(subject, now_ms);
         } else if !std::mem::replace(&mut known.is_due, true) {
-            self.remind(due_ms, user);
+            self.remind(due_ms, subject);
         }
     }
 
-    fn appear(&mut self, user: &UserId, count: UserCount, unix_s: u32, now_ms: u64) {
-        let state =
-            UserState { connections: count.connections, transports: count.transports, since_s: unix_s };
+    fn appear(&mut self, subject: &Channel, count: Count, unix_s: u32, now_ms: u64) {
+        let state = Holding { connections: count.connections, transports: count.transports, since_s: unix_s };
         let lingers = count.connections == 0;
         let linger_until_ms = lingers.then_some(now_ms + count.linger_ms);
-        let new = User { state, linger_until_ms, announced_ms: now_ms, is_due: false };
-        self.users.insert(user.clone(), new);
+        let new = Known { state, linger_until_ms, announced_ms: now_ms, is_due: false };
+        self.subjects.insert(subject.clone(), new);
         if let Some(until_ms) = linger_until_ms {
-            self.remind(until_ms, user);
+            self.remind(until_ms, subject);
         }
-        self.announce(user, now_ms);
+        self.announce(subject, now_ms);
     }
 
-    fn disappear(&mut self, user: &UserId, now_ms: u64) {
-        self.users.remove(user);
-        self.announce(user, now_ms);
+    fn disappear(&mut self, subject: &Channel, now_ms: u64) {
+        self.subjects.remove(subject);
+        self.announce(subject, now_ms);
     }
 
-    fn remind(&mut self, due_ms: u64, user: &UserId) {
+    fn remind(&mut self, due_ms: u64, subject: &Channel) {
         self.dues += 1;
-        self.due.insert((due_ms, self.dues), user.clone());
+        self.due.insert((due_ms, self.dues), subject.clone());
     }
 
-    /// Every member of the user's key is to hear of it.
-    fn announce(&mut self, user: &UserId, now_ms: u64) {
-        for member in self.homes(user) {
+    /// Every member of the subject's key is to hear of it.
+    fn announce(&mut self, subject: &Channel, now_ms: u64) {
+        for member in self.homes(subject) {
             if let Some(stream) = self.links.get_mut(&member).and_then(|link| link.stream.as_mut()) {
-                stream.push(user, now_ms);
+                stream.push(subject, now_ms);
             }
         }
     }
@@ -170,17 +170,17 @@ impl Announcer {
     /// Does what has become due. To be called a few times a second at least.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now_ms) {
-            let user = first.remove();
-            let Some(known) = self.users.get_mut(&user) else { continue };
+            let subject = first.remove();
+            let Some(known) = self.subjects.get_mut(&subject) else { continue };
             if known.linger_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
-                self.disappear(&user, now_ms);
+                self.disappear(&subject, now_ms);
                 continue;
             }
             let counts_at_ms = known.announced_ms + limits::REGISTRY_COUNT_INTERVAL_MS;
             if known.is_due && counts_at_ms <= now_ms {
                 known.is_due = false;
                 known.announced_ms = now_ms;
-                self.announce(&user, now_ms);
+                self.announce(&subject, now_ms);
             }
         }
     }
@@ -231,14 +231,14 @@ impl Announcer {
 
     /// Announces, or withdraws, where the rings differ.
     fn announce_moved(&mut self, before: &[Arc<Ring>], now_ms: u64) {
-        for user in self.users.keys() {
-            let (old, new) = (homes(before, user), homes(&self.rings, user));
+        for subject in self.subjects.keys() {
+            let (old, new) = (homes(before, subject), homes(&self.rings, subject));
             let only = |these: &[MemberId], others: &[MemberId]| -> Vec<MemberId> {
                 these.iter().filter(|member| !others.contains(member)).copied().collect()
             };
             for member in only(&old, &new).into_iter().chain(only(&new, &old)) {
                 if let Some(stream) = self.links.get_mut(&member).and_then(|link| link.stream.as_mut()) {
-                    stream.push(user, now_ms);
+                    stream.push(subject, now_ms);
                 }
             }
         }
@@ -258,8 +258,8 @@ impl Announcer {
             return;
         }
         let mut stream = Stream::new(incarnation, now_ms);
-        for user in self.users.keys().filter(|user| self.homes(user).contains(&member)) {
-            stream.push(user, now_ms);
+        for subject in self.subjects.keys().filter(|subject| self.homes(subject).contains(&member)) {
+            stream.push(subject, now_ms);
         }
         stream.end_of_snapshot();
         for ring in self.rings.iter().filter(|ring| ring.members().any(|it| it == member)) {
@@ -299,16 +299,16 @@ impl Announcer {
 
     /// The next batch for the stream, if there is something to say and few are on the way.
     pub fn next_batch(&mut self, member: MemberId, session: u64, now_ms: u64) -> Option<Batch> {
-        let Self { links, users, rings, .. } = self;
+        let Self { links, subjects, rings, .. } = self;
         let link = links.get_mut(&member).filter(|link| link.session == session)?;
-        let users_to_say = link.stream.as_mut()?.take(now_ms)?;
-        let update = |user: UserId| {
-            let known = users.get(&user).filter(|_| homes(rings, &user).contains(&member));
-            Update { state: known.map(|known| known.state), user }
+        let to_say = link.stream.as_mut()?.take(now_ms)?;
+        let update = |subject: Channel| {
+            let known = subjects.get(&subject).filter(|_| homes(rings, &subject).contains(&member));
+            Update { state: known.map(|known| known.state), subject }
         };
-        let updates = users_to_say.users.into_iter().map(update).collect();
-        let seq = link.number(now_ms, users_to_say.oldest_ms)?;
-        Some(Batch { seq, updates, ends_snapshot: users_to_say.ends_snapshot })
+        let updates = to_say.subjects.into_iter().map(update).collect();
+        let seq = link.number(now_ms, to_say.oldest_ms)?;
+        Some(Batch { seq, updates, ends_snapshot: to_say.ends_snapshot })
     }
 
     /// Which members are current about this node.
@@ -333,16 +333,16 @@ impl Announcer {
         self.said.iter().copied().collect()
     }
 
-    /// How many users are announced.
+    /// How many subjects are announced.
     #[must_use]
-    pub fn users(&self) -> usize {
-        self.users.len()
+    pub fn subjects(&self) -> usize {
+        self.subjects.len()
     }
 }
 
-fn homes(rings: &[Arc<Ring>], user: &UserId) -> Vec<MemberId> {
+fn homes(rings: &[Arc<Ring>], subject: &Channel) -> Vec<MemberId> {
     let mut homes = Vec::with_capacity(REPLICAS * rings.len());
-    for member in rings.iter().flat_map(|ring| ring.replicas(user.as_str(), REPLICAS)) {
+    for member in rings.iter().flat_map(|ring| ring.replicas(subject.as_str(), REPLICAS)) {
         if !homes.contains(&member) {
             homes.push(member);
         }

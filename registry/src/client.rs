@@ -10,10 +10,10 @@ use tidegate_vocab::limits;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::key::{Bearer, Key};
 use crate::server::{PING_INTERVAL, PING_TIMEOUT};
 pub use announce::{AnnounceHandle, AnnounceTask};
 pub use locate::{LocateHandle, LocateTask};
+use tidegate_proto::key::{Bearer, Key};
 
 /// Time in which a member's socket answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

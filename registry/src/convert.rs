@@ -1,15 +1,13 @@
 //! Frames, answers and problems, as messages and back. What a peer sends is checked here.
 
+use tidegate_proto::problem::status;
 use tidegate_proto::registry::v1 as wire;
-use tidegate_vocab::{ErrorKind, Incarnation, Problem, UserId, limits};
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Status};
+use tidegate_vocab::{Channel, ErrorKind, Incarnation, Problem, limits};
+use tonic::Status;
 
-use crate::frame::{Batch, Hello, Location, Place, Presence, Transition, Transports, Update, UserState};
+use crate::frame::{Batch, Hello, Holding, Location, Place, Presence, Transition, Transports, Update};
 use crate::member::{NodeInfo, Refusal};
 
-const KIND: &str = "tidegate-error-kind";
-const RETRY: &str = "tidegate-retry-ms";
 /// What this build speaks.
 pub(crate) const VERSION: u32 = 1;
 
@@ -26,8 +24,8 @@ pub(crate) enum MessageError {
     Versions(u32, u32),
     #[error("a message has more than {limit} {what}")]
     TooMany { what: &'static str, limit: usize },
-    #[error("a user id breaks the grammar")]
-    User,
+    #[error("a subject breaks the grammar of channel names")]
+    Subject,
     #[error("a field is missing: {0}")]
     Missing(&'static str),
 }
@@ -52,19 +50,6 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         status(&Problem::new(refusal.kind(), refusal.to_string()))
     }
-}
-
-pub(crate) fn status(problem: &Problem) -> Status {
-    status_with(Code::from_i32(problem.kind.grpc_code()), problem)
-}
-
-pub(crate) fn status_with(code: Code, problem: &Problem) -> Status {
-    let mut status = Status::new(code, problem.detail.clone());
-    status.metadata_mut().insert(KIND, MetadataValue::from_static(problem.kind.as_str()));
-    if let Some(retry_ms) = problem.retry_ms {
-        status.metadata_mut().insert(RETRY, retry_ms.into());
-    }
-    status
 }
 
 pub(crate) fn incarnation_to_wire(incarnation: Incarnation) -> bytes::Bytes {
@@ -97,19 +82,19 @@ pub(crate) fn hello_from_wire(hello: wire::NodeHello) -> Result<(Hello, u64), Me
     Ok((Hello { node, digest: hello.digest, address: hello.address }, hello.session))
 }
 
-fn state_to_wire(state: UserState) -> wire::UserState {
+fn state_to_wire(state: Holding) -> wire::Holding {
     let (connections, since_s) = (state.connections, state.since_s);
-    wire::UserState { connections, transports: u32::from(state.transports.0), since_s }
+    wire::Holding { connections, transports: u32::from(state.transports.0), since_s }
 }
 
 /// Bits that this version does not know are dropped.
-fn state_from_wire(state: wire::UserState) -> UserState {
+fn state_from_wire(state: wire::Holding) -> Holding {
     let transports = Transports((state.transports & 0xff) as u8);
-    UserState { connections: state.connections, transports, since_s: state.since_s }
+    Holding { connections: state.connections, transports, since_s: state.since_s }
 }
 
-fn user(id: &str) -> Result<UserId, MessageError> {
-    UserId::parse(id).map_err(|_| MessageError::User)
+fn subject(name: &str) -> Result<Channel, MessageError> {
+    Channel::parse(name).map_err(|_| MessageError::Subject)
 }
 
 pub(crate) fn within<T>(items: &[T], limit: usize, what: &'static str) -> Result<(), MessageError> {
@@ -118,7 +103,7 @@ pub(crate) fn within<T>(items: &[T], limit: usize, what: &'static str) -> Result
 
 pub(crate) fn batch_to_wire(batch: Batch) -> wire::Batch {
     let update = |update: Update| wire::Update {
-        user: update.user.to_string(),
+        subject: update.subject.to_string(),
         state: update.state.map(state_to_wire),
     };
     let updates = batch.updates.into_iter().map(update).collect();
@@ -128,7 +113,7 @@ pub(crate) fn batch_to_wire(batch: Batch) -> wire::Batch {
 pub(crate) fn batch_from_wire(batch: wire::Batch) -> Result<Batch, MessageError> {
     within(&batch.updates, limits::REGISTRY_BATCH_LIMIT, "updates")?;
     let update = |update: wire::Update| {
-        Ok(Update { user: user(&update.user)?, state: update.state.map(state_from_wire) })
+        Ok(Update { subject: subject(&update.subject)?, state: update.state.map(state_from_wire) })
     };
     let updates = batch.updates.into_iter().map(update).collect::<Result<_, MessageError>>()?;
     Ok(Batch { seq: batch.seq, updates, ends_snapshot: batch.ends_snapshot })
@@ -155,7 +140,7 @@ pub(crate) fn node_to_wire(node: NodeInfo) -> wire::Node {
         incarnation: incarnation_to_wire(node.node),
         address: node.address,
         digest: node.digest,
-        users: node.users,
+        subjects: node.subjects,
         connections: node.connections,
         complete: node.is_complete,
     }
@@ -167,7 +152,7 @@ pub(crate) fn transition_to_wire(transition: Transition) -> wire::Transition {
         Presence::Offline => wire::PresenceState::Offline,
     };
     wire::Transition {
-        user: transition.user.to_string(),
+        subject: transition.subject.to_string(),
         state: state.into(),
         since_s: transition.since_s,
         emitter: incarnation_to_wire(transition.emitter),
@@ -182,7 +167,7 @@ pub(crate) fn transition_from_wire(transition: &wire::Transition) -> Result<Tran
         wire::PresenceState::Unspecified => return Err(MessageError::Missing("a transition's state")),
     };
     Ok(Transition {
-        user: user(&transition.user)?,
+        subject: subject(&transition.subject)?,
         presence,
         since_s: transition.since_s,
         emitter: incarnation_from_wire(&transition.emitter)?,

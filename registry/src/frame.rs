@@ -1,8 +1,28 @@
 //! What nodes and members say to each other, as values.
+//!
+//! A **subject** is what nodes announce: a user, by its own channel `user:<id>`, or another channel, by its name. What a node
+//! has of a user are its connections; of a channel, the connections that follow it.
 
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_vocab::{Channel, Incarnation};
 
-/// The transports over which a user is connected, as a set of bits.
+/// What a subject is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubjectKind {
+    /// A user: `user:<id>`.
+    User,
+    /// Any other channel.
+    Channel,
+}
+
+impl SubjectKind {
+    /// Of a subject.
+    #[must_use]
+    pub fn of(subject: &Channel) -> Self {
+        if subject.is_user() { Self::User } else { Self::Channel }
+    }
+}
+
+/// The transports of connections, as a set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transports(pub u8);
 
@@ -23,10 +43,10 @@ impl Transports {
     }
 }
 
-/// What a node has of one user: absolute, so that saying it again changes nothing.
+/// What a node has of one subject: absolute values, so that saying it again changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UserState {
-    /// Open connections; 0 while only a poll lingers.
+pub struct Holding {
+    /// Open connections, of the user or that follow the channel; 0 while only a poll lingers.
     pub connections: u32,
     /// Over which transports.
     pub transports: Transports,
@@ -34,13 +54,13 @@ pub struct UserState {
     pub since_s: u32,
 }
 
-/// A user's state on a node, or that it has none any more.
+/// What a node has of a subject now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
-    /// The user.
-    pub user: UserId,
-    /// Its state; `None` when it is gone from the node.
-    pub state: Option<UserState>,
+    /// The subject.
+    pub subject: Channel,
+    /// What the node has of it; `None` when that is nothing any more.
+    pub state: Option<Holding>,
 }
 
 /// First on a stream: who announces.
@@ -54,7 +74,7 @@ pub struct Hello {
     pub address: String,
 }
 
-/// Users of a node. An empty batch renews the lease like any other.
+/// Subjects of a node. An empty batch renews the lease like any other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Its number: rises by one with each batch of a stream, and over all streams of a node to a member.
@@ -65,16 +85,16 @@ pub struct Batch {
     pub ends_snapshot: bool,
 }
 
-/// One node on which a user is.
+/// One node on which a subject is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The node.
     pub node: Incarnation,
-    /// What the node has of the user.
-    pub state: UserState,
+    /// What the node has of the subject.
+    pub state: Holding,
 }
 
-/// Where a user is; nowhere when there are no places.
+/// Where a subject is; nowhere when there are no places.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Location {
     /// The nodes, in no order.
@@ -90,7 +110,8 @@ pub struct Current {
     pub digest: u64,
 }
 
-/// Whether a user is online: connected somewhere, or gone for less than the debounce.
+/// Whether a subject is online: on some node, or gone for less than the debounce. A channel that is online is *occupied*, and
+/// *vacated* when it goes offline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// On some node.
@@ -99,11 +120,11 @@ pub enum Presence {
     Offline,
 }
 
-/// A user came or went. On the compacted topic it is the record of its user's key.
+/// A subject came or went. On the compacted topic it is the record of that key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The user.
-    pub user: UserId,
+    /// The subject.
+    pub subject: Channel,
     /// To what it changed.
     pub presence: Presence,
     /// Since when, seconds since the Unix epoch.
@@ -112,4 +133,12 @@ pub struct Transition {
     pub emitter: Incarnation,
     /// Its number among those of the emitter. A repeat has the same.
     pub number: u64,
+}
+
+impl Transition {
+    /// What came or went.
+    #[must_use]
+    pub fn kind(&self) -> SubjectKind {
+        SubjectKind::of(&self.subject)
+    }
 }

@@ -1,4 +1,4 @@
-//! Where a user is: members of the registry, the ring over them, and both sides that speak to them.
+//! Where users are, and who follows channels: members of the registry, the ring over them, and both sides that speak to them.
 //!
 //! [`Announcer`] (in a gateway) says what a node has, [`Member`] keeps it, [`Locator`] (in a router) decides whom to ask
 //! and what to make of the answer. The three are sans-io; `docs/adr/0013-registry.md` tells how they fit together.
@@ -8,7 +8,6 @@ pub mod client;
 mod convert;
 mod frame;
 mod id;
-mod key;
 mod locator;
 mod member;
 mod members;
@@ -16,13 +15,13 @@ mod ring;
 pub mod server;
 mod table;
 
-pub use announcer::{Announcer, UserCount};
+pub use announcer::{Announcer, Count};
 pub use frame::{
-    Batch, Current, Hello, Location, Place, Presence, Transition, Transports, Update, UserState,
+    Batch, Current, Hello, Holding, Location, Place, Presence, SubjectKind, Transition, Transports, Update,
 };
-pub use key::{Key, KeyError};
 pub use locator::{Ask, AskId, Found, Locator, LookupId};
-pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Refusal};
+pub use member::{AnnounceStream, Member, MemberOptions, NodeEvent, NodeInfo, Online, Refusal};
 pub use members::{Listed, MemberList, Members};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;
+pub use tidegate_proto::key::{Key, KeyError};

@@ -1,4 +1,4 @@
-//! A router's side: whom to ask where users are, and what an answer is worth.
+//! A router's side: whom to ask where subjects are, and what an answer is worth.
 //!
 //! Sans-io. A lookup goes to one member per key; after the deadline, or a failure, to the other replica, and if that fails
 //! too, to all attached nodes. An answer is completed by every attached node that the member was not current about, by
@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use tidegate_vocab::{ErrorKind, Incarnation, Problem, UserId, limits};
+use tidegate_vocab::{Channel, ErrorKind, Incarnation, Problem, limits};
 
 use crate::frame::{Current, Location};
 use crate::ring::{MemberId, REPLICAS, Ring};
@@ -26,10 +26,10 @@ pub struct Ask {
     /// Whom to ask.
     pub member: MemberId,
     /// The keys.
-    pub users: Vec<UserId>,
+    pub subjects: Vec<Channel>,
 }
 
-/// Where a user is, as far as is known.
+/// Where a subject is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// What the member said; empty where nobody answered.
@@ -71,7 +71,7 @@ struct Asked {
     deadline_ms: u64,
     /// Where the keys stand in the lookup.
     places: Vec<usize>,
-    users: Vec<UserId>,
+    subjects: Vec<Channel>,
     is_second: bool,
 }
 
@@ -150,8 +150,8 @@ impl Locator {
     ///
     /// # Errors
     /// When it has too many keys, or too many lookups are under way.
-    pub fn lookup(&mut self, users: &[UserId], now_ms: u64) -> Result<LookupId, Problem> {
-        if users.len() > limits::LOOKUP_KEYS_LIMIT {
+    pub fn lookup(&mut self, subjects: &[Channel], now_ms: u64) -> Result<LookupId, Problem> {
+        if subjects.len() > limits::LOOKUP_KEYS_LIMIT {
             return Err(Problem::new(ErrorKind::TooMany, "a lookup has more than 4096 keys"));
         }
         if self.lookups.len() >= limits::LOOKUPS_IN_FLIGHT_LIMIT {
@@ -162,17 +162,18 @@ impl Locator {
         let ring = Arc::clone(&self.ring);
         let mut ranks: BTreeMap<MemberId, (bool, usize)> = BTreeMap::new();
         let mut groups: BTreeMap<MemberId, Vec<usize>> = BTreeMap::new();
-        for (place, user) in users.iter().enumerate() {
+        for (place, subject) in subjects.iter().enumerate() {
             let mut rank = |member| *ranks.entry(member).or_insert_with(|| self.rank(member, now_ms));
             // The first of equals is the primary.
-            if let Some(member) = ring.replicas(user.as_str(), REPLICAS).min_by_key(|member| rank(*member)) {
+            if let Some(member) = ring.replicas(subject.as_str(), REPLICAS).min_by_key(|member| rank(*member))
+            {
                 groups.entry(member).or_default().push(place);
             }
         }
-        self.lookups.insert(lookup, Lookup { found: vec![Found::default(); users.len()], open: 0 });
+        self.lookups.insert(lookup, Lookup { found: vec![Found::default(); subjects.len()], open: 0 });
         for (member, places) in groups {
-            let users = places.iter().map(|place| users[*place].clone()).collect(); // invariant: places of these users
-            self.ask(lookup, member, places, users, false, now_ms);
+            let subjects = places.iter().map(|place| subjects[*place].clone()).collect(); // invariant: places of these subjects
+            self.ask(lookup, member, places, subjects, false, now_ms);
         }
         self.finish(lookup);
         Ok(lookup)
@@ -189,25 +190,25 @@ impl Locator {
         lookup: LookupId,
         member: MemberId,
         places: Vec<usize>,
-        users: Vec<UserId>,
+        subjects: Vec<Channel>,
         is_second: bool,
         now_ms: u64,
     ) {
         self.last += 1;
         let id = self.last;
-        self.asks.push(Ask { id, member, users: users.clone() });
+        self.asks.push(Ask { id, member, subjects: subjects.clone() });
         if let Some(lookup) = self.lookups.get_mut(&lookup) {
             lookup.open += 1;
         }
         let (digest, at) = (self.ring.digest(), self.words);
         let deadline_ms = now_ms + limits::LOOKUP_DEADLINE_MS;
-        let asked = Asked { lookup, member, digest, at, deadline_ms, places, users, is_second };
+        let asked = Asked { lookup, member, digest, at, deadline_ms, places, subjects, is_second };
         self.asked.insert(id, asked);
     }
 
     /// A member answered. What comes after the deadline, or has another length than the question, is nothing.
     pub fn answered(&mut self, id: AskId, member: Incarnation, locations: Vec<Location>, now_ms: u64) {
-        let is_fit = |asked: &Asked| locations.len() == asked.users.len() && now_ms <= asked.deadline_ms;
+        let is_fit = |asked: &Asked| locations.len() == asked.subjects.len() && now_ms <= asked.deadline_ms;
         match self.asked.get(&id) {
             None => return,
             Some(asked) if !is_fit(asked) => return self.failed(id, now_ms),
@@ -235,15 +236,15 @@ impl Locator {
         let known = self.members.entry(asked.member).or_default();
         known.penalty_until_ms = now_ms + limits::LOOKUP_PENALTY_MS;
         let ring = Arc::clone(&self.ring);
-        let mut groups: BTreeMap<MemberId, (Vec<usize>, Vec<UserId>)> = BTreeMap::new();
+        let mut groups: BTreeMap<MemberId, (Vec<usize>, Vec<Channel>)> = BTreeMap::new();
         let mut nobody: Vec<usize> = Vec::new();
-        for (place, user) in asked.places.into_iter().zip(asked.users) {
-            let mut replicas = ring.replicas(user.as_str(), REPLICAS);
+        for (place, subject) in asked.places.into_iter().zip(asked.subjects) {
+            let mut replicas = ring.replicas(subject.as_str(), REPLICAS);
             match replicas.find(|member| *member != asked.member).filter(|_| !asked.is_second) {
                 Some(other) => {
-                    let (places, users) = groups.entry(other).or_default();
+                    let (places, subjects) = groups.entry(other).or_default();
                     places.push(place);
-                    users.push(user);
+                    subjects.push(subject);
                 }
                 None => nobody.push(place),
             }
@@ -256,8 +257,8 @@ impl Locator {
                 lookup.found[place] = Found { location: Location::default(), also: Arc::clone(&all) };
             }
         }
-        for (member, (places, users)) in groups {
-            self.ask(asked.lookup, member, places, users, true, now_ms);
+        for (member, (places, subjects)) in groups {
+            self.ask(asked.lookup, member, places, subjects, true, now_ms);
         }
         self.finish(asked.lookup);
     }

@@ -1,4 +1,4 @@
-//! What one member of the registry knows: nodes, their leases, and their users.
+//! What one member of the registry knows: nodes, their leases, and their subjects.
 //!
 //! Sans-io: whoever owns a `Member` passes in what came and the time, in milliseconds of one monotonic clock. One task owns it;
 //! lookups go to its [`Table`] from any thread. It decides nothing about other members, and answers for any key. See
@@ -20,6 +20,7 @@ use crate::table::{Entry, Stored, Table};
 pub use nodes::NodeInfo;
 use nodes::Nodes;
 use pass::Pass;
+pub use presences::Online;
 use presences::Presences;
 
 /// Times and places of a member.
@@ -27,7 +28,7 @@ use presences::Presences;
 pub struct MemberOptions {
     /// How long a node is believed after its last batch.
     pub lease_ms: u64,
-    /// How long a user must be nowhere before it is offline: longer than a drain's pause.
+    /// How long a subject must be nowhere before it is offline: longer than a drain's pause.
     pub debounce_ms: u64,
     /// In which time a snapshot must be complete; then its stream is ended.
     pub snapshot_ms: u64,
@@ -58,12 +59,12 @@ pub struct AnnounceStream {
 pub enum NodeEvent {
     /// A node announced itself.
     Joined(Incarnation),
-    /// A node's lease ended, or it said goodbye: its users are no longer there.
+    /// A node's lease ended, or it said goodbye: its subjects are no longer there.
     Lost {
         /// The node.
         node: Incarnation,
-        /// How many users it had here.
-        users: u32,
+        /// How many subjects it had here.
+        subjects: u32,
     },
 }
 
@@ -149,7 +150,7 @@ impl Member {
         }
     }
 
-    /// The users, for lookups on any thread.
+    /// The subjects, for lookups on any thread.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table)
@@ -221,36 +222,32 @@ impl Member {
         let Self { nodes, presences, table, ring, id, .. } = self;
         let Some(node) = nodes.session(stream) else { return };
         let generation = node.generation;
-        let user = &update.user;
-        table.change(
-            user.as_str().as_bytes(),
-            || CompactId::new(user.as_str()),
-            |entry, is_new| {
-                if is_new {
-                    entry.is_primary = is_primary(ring, *id, user.as_str());
+        let key = CompactId::new(update.subject.as_str());
+        table.change(&key, |entry, is_new| {
+            if is_new {
+                entry.is_primary = is_primary(ring, *id, update.subject.as_str());
+            }
+            match update.state {
+                Some(state) => {
+                    let new = Stored {
+                        generation,
+                        connections: state.connections,
+                        since_s: state.since_s,
+                        node: stream.node,
+                        transports: state.transports.0,
+                    };
+                    nodes.count(entry.put(new).as_ref(), Some(&new));
                 }
-                match update.state {
-                    Some(state) => {
-                        let new = Stored {
-                            generation,
-                            connections: state.connections,
-                            since_s: state.since_s,
-                            node: stream.node,
-                            transports: state.transports.0,
-                        };
-                        nodes.count(entry.put(new).as_ref(), Some(&new));
+                None => entry.retain(|place| {
+                    let stays = place.node != stream.node;
+                    if !stays {
+                        nodes.count(Some(place), None);
                     }
-                    None => entry.retain(|place| {
-                        let stays = place.node != stream.node;
-                        if !stays {
-                            nodes.count(Some(place), None);
-                        }
-                        stays
-                    }),
-                }
-                presences.look(entry, || user.clone(), |place| nodes.counts(place), now_ms);
-            },
-        );
+                    stays
+                }),
+            }
+            presences.look(entry, &key, |place| nodes.counts(place), now_ms);
+        });
     }
 
     /// The stream ended without a goodbye: the lease runs on.
@@ -278,7 +275,7 @@ impl Member {
         self.speaks_at_ms = None;
         self.presences.speaks = false;
         let Self { presences, table, ring, id, .. } = self;
-        presences.take_back(table, |user| !is_primary(ring, *id, user.as_str()));
+        presences.take_back(table, |subject| !is_primary(ring, *id, subject.as_str()));
     }
 
     /// The number of the reading of the topic, from its start, that this member waits for or has had.
@@ -296,23 +293,20 @@ impl Member {
         if !is_heeded {
             return;
         }
-        let user = record.user.as_str();
-        let is_ours = self.ring.replicas(user, REPLICAS).any(|member| member == self.id);
+        let subject = record.subject.as_str();
+        let is_ours = self.ring.replicas(subject, REPLICAS).any(|member| member == self.id);
         let Self { nodes, presences, table, ring, id, .. } = self;
-        table.change(
-            user.as_bytes(),
-            || CompactId::new(user),
-            |entry, is_new| {
-                if is_new && !is_ours {
-                    return;
-                }
-                if is_new {
-                    entry.is_primary = is_primary(ring, *id, user);
-                }
-                presences.set_online(entry, record.presence == Presence::Online);
-                presences.look(entry, || record.user.clone(), |place| nodes.counts(place), now_ms);
-            },
-        );
+        let key = CompactId::new(subject);
+        table.change(&key, |entry, is_new| {
+            if is_new && !is_ours {
+                return;
+            }
+            if is_new {
+                entry.is_primary = is_primary(ring, *id, subject);
+            }
+            presences.set_online(entry, record.presence == Presence::Online);
+            presences.look(entry, &key, |place| nodes.counts(place), now_ms);
+        });
     }
 
     /// In this reading the topic was read up to where it ended when reading began. From a lease later on, so that nodes have come,
@@ -356,8 +350,8 @@ impl Member {
         }
         self.table.set_valid(self.nodes.valid());
         self.want(pass::Wanted::default());
-        for (node, users) in lost {
-            self.say(NodeEvent::Lost { node, users });
+        for (node, subjects) in lost {
+            self.say(NodeEvent::Lost { node, subjects });
         }
     }
 
@@ -389,16 +383,16 @@ impl Member {
         self.nodes.list()
     }
 
-    /// How many users are online of whose key this member is the primary, by what it said and read.
+    /// How many subjects are online of whose key this member is the primary, by what it said and read.
     #[must_use]
-    pub fn online(&self) -> u64 {
+    pub fn online(&self) -> Online {
         self.presences.online
     }
 }
 
 /// Whether a member is the primary of a key.
-fn is_primary(ring: &Ring, id: MemberId, user: &str) -> bool {
-    ring.replicas(user, 1).next() == Some(id)
+fn is_primary(ring: &Ring, id: MemberId, subject: &str) -> bool {
+    ring.replicas(subject, 1).next() == Some(id)
 }
 
 /// What a closure over an entry's places asks.

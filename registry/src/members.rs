@@ -2,8 +2,8 @@
 
 use tokio::sync::watch;
 
-use crate::key::Key;
 use crate::ring::{MemberId, Ring, RingError};
+use tidegate_proto::key::Key;
 
 /// A member as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use tidegate_proto::problem::status;
 use tidegate_proto::registry::v1 as wire;
 use tidegate_proto::registry::v1::registry_server::{Registry, RegistryServer};
 use tidegate_vocab::{ErrorKind, Problem, limits};
@@ -17,11 +18,11 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::convert::{incarnation_to_wire, location_to_wire, node_to_wire, status, within};
-use crate::key::{Gate, Key};
+use crate::convert::{incarnation_to_wire, location_to_wire, node_to_wire, within};
 use crate::member::NodeEvent;
 use task::{Command, Listing};
 pub use task::{MemberHandle, MemberTask};
+use tidegate_proto::key::{Gate, Key};
 
 /// Pause between two HTTP/2 pings, also while nothing else is said.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -89,9 +90,9 @@ impl Registry for Service {
         &self,
         request: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
-        let users = request.into_inner().users;
-        within(&users, limits::LOOKUP_KEYS_LIMIT, "keys")?;
-        let locations = self.member.table().locate_each(users.iter().map(String::as_str));
+        let subjects = request.into_inner().subjects;
+        within(&subjects, limits::LOOKUP_KEYS_LIMIT, "keys")?;
+        let locations = self.member.table().locate_each(subjects.iter().map(String::as_str));
         Ok(Response::new(wire::LocateResponse {
             incarnation: incarnation_to_wire(self.member.incarnation()),
             digest: self.member.digest(),
@@ -146,7 +147,8 @@ impl Service {
             incarnation: incarnation_to_wire(self.member.incarnation()),
             digest: self.member.digest(),
             nodes: nodes.into_iter().map(node_to_wire).collect(),
-            online,
+            online: online.users,
+            occupied: online.channels,
         };
         Ok((listing, events))
     }
@@ -161,8 +163,8 @@ fn event_to_wire(event: NodeEvent) -> wire::WatchNodesResponse {
     use wire::watch_nodes_response::Event;
     let event = match event {
         NodeEvent::Joined(node) => Event::Joined(incarnation_to_wire(node)),
-        NodeEvent::Lost { node, users } => {
-            Event::Lost(wire::NodeLost { incarnation: incarnation_to_wire(node), users })
+        NodeEvent::Lost { node, subjects } => {
+            Event::Lost(wire::NodeLost { incarnation: incarnation_to_wire(node), subjects })
         }
     };
     wire::WatchNodesResponse { event: Some(event) }

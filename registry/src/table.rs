@@ -1,4 +1,4 @@
-//! User -> places: the one module that names dashmap.
+//! Subject -> places: the one module that names dashmap.
 //!
 //! One task writes (the owner of [`Member`](crate::Member)), any thread reads. Guards stay in here: callers pass closures
 //! and must not call back into the table from them.
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_vocab::{Channel, Incarnation};
 
-use crate::frame::{Location, Place, Transports, UserState};
-use crate::id::{CompactId, Seeded};
+use crate::frame::{Holding, Location, Place, SubjectKind, Transports};
+use crate::id::{CompactId, Seeded, key_of};
 
-/// Parts that a pass visits one at a time: 16,000 users each at a million.
+/// Parts that a pass visits one at a time: 16,000 subjects each at a million.
 pub(crate) const STRIPES: usize = 64;
 /// Locks within a part: the least that dashmap takes.
 const SHARDS: usize = 2;
@@ -23,7 +23,7 @@ const SHARDS: usize = 2;
 /// A node's index at this member, from 1; reused once no place names it.
 pub(crate) type NodeIndex = NonZeroU16;
 
-/// A user on a node, as stored: 16 bytes.
+/// A subject on a node, as stored: 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// The session that wrote it.
@@ -35,13 +35,13 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    pub(crate) fn state(&self) -> UserState {
+    pub(crate) fn state(&self) -> Holding {
         let (connections, since_s) = (self.connections, self.since_s);
-        UserState { connections, since_s, transports: Transports(self.transports) }
+        Holding { connections, since_s, transports: Transports(self.transports) }
     }
 }
 
-/// What is known of a user.
+/// What is known of a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     first: Option<Stored>,
@@ -55,6 +55,8 @@ pub(crate) struct Entry {
     pub(crate) is_online: bool,
     /// This member is the primary of the key under its own ring.
     pub(crate) is_primary: bool,
+    /// A user, not a channel.
+    pub(crate) is_user: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 32 && size_of::<Stored>() == 16);
@@ -115,7 +117,7 @@ impl Valid {
     }
 }
 
-/// The users of a member, and which of their places count.
+/// The subjects of a member, and which of their places count.
 pub struct Table {
     stripes: Vec<DashMap<CompactId, Entry, Seeded>>,
     hasher: Seeded,
@@ -140,33 +142,34 @@ impl Table {
         &self.stripes[number] // invariant: a remainder by their count
     }
 
-    /// Where these users are, in their order. Safe on any thread.
+    /// Where these subjects are, in their order. Safe on any thread.
     #[must_use]
-    pub fn locate(&self, users: &[UserId]) -> Vec<Location> {
-        self.locate_each(users.iter().map(UserId::as_str))
+    pub fn locate(&self, subjects: &[Channel]) -> Vec<Location> {
+        self.locate_each(subjects.iter().map(Channel::as_str))
     }
 
-    /// As [`locate`](Self::locate), for ids that stand elsewhere. What is no user id is nowhere.
-    pub fn locate_each<'a>(&self, users: impl IntoIterator<Item = &'a str>) -> Vec<Location> {
+    /// As [`locate`](Self::locate), for names that stand elsewhere. What is no name of a channel is nowhere.
+    pub fn locate_each<'a>(&self, subjects: impl IntoIterator<Item = &'a str>) -> Vec<Location> {
         let valid = self.valid.load();
         let place = |stored: &Stored| {
             let valid = valid.get(usize::from(stored.node.get()) - 1)?;
             let counts = valid.covers(stored.generation);
             counts.then(|| Place { node: valid.node, state: stored.state() })
         };
-        let locate = |user: &str| {
+        let locate = |subject: &str| {
             let mut location = Location::default();
-            if let Some(entry) = self.stripe(user.as_bytes()).get(user.as_bytes()) {
+            let key = key_of(subject);
+            if let Some(entry) = self.stripe(key.as_bytes()).get(key.as_bytes()) {
                 // Almost always one: what a growing list reserves would cost more than the lookup's own work.
                 location.places.reserve_exact(entry.places().count());
                 location.places.extend(entry.places().filter_map(place));
             }
             location
         };
-        users.into_iter().map(locate).collect()
+        subjects.into_iter().map(locate).collect()
     }
 
-    /// How many users are stored: those that are somewhere, those that the topic calls online, those not swept yet.
+    /// How many subjects are stored: those that are somewhere, those that the topic calls online, those not swept yet.
     #[must_use]
     pub fn stored(&self) -> usize {
         self.stripes.iter().map(DashMap::len).sum()
@@ -176,27 +179,23 @@ impl Table {
         self.valid.store(Arc::new(valid));
     }
 
-    /// Changes the entry of a user, which is there for the call at least. The closure hears whether it is new.
-    pub(crate) fn change<R>(
-        &self,
-        user: &[u8],
-        key: impl FnOnce() -> CompactId,
-        f: impl FnOnce(&mut Entry, bool) -> R,
-    ) -> R {
-        let stripe = self.stripe(user);
-        if let Some(mut entry) = stripe.get_mut(user) {
+    /// Changes the entry of a key, which is there for the call at least. The closure hears whether it is new.
+    pub(crate) fn change<R>(&self, id: &CompactId, f: impl FnOnce(&mut Entry, bool) -> R) -> R {
+        let key = id.as_bytes();
+        let stripe = self.stripe(key);
+        if let Some(mut entry) = stripe.get_mut(key) {
             let answer = f(&mut entry, false);
             let is_empty = entry.is_empty();
             drop(entry);
             if is_empty {
-                stripe.remove(user);
+                stripe.remove(key);
             }
             return answer;
         }
-        let mut entry = Entry::default();
+        let mut entry = Entry { is_user: id.kind() == SubjectKind::User, ..Entry::default() };
         let answer = f(&mut entry, true);
         if !entry.is_empty() {
-            match stripe.entry(key()) {
+            match stripe.entry(id.clone()) {
                 Slot::Vacant(vacant) => drop(vacant.insert(entry)),
                 // Cannot be: one task writes.
                 Slot::Occupied(mut occupied) => drop(occupied.insert(entry)),
@@ -221,6 +220,6 @@ impl Table {
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Table({} users)", self.stored())
+        write!(f, "Table({} subjects)", self.stored())
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidegate_registry::{Batch, Hello, Member, MemberId, MemberOptions, Ring, Transports, Update, UserState};
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_registry::{Batch, Hello, Holding, Member, MemberId, MemberOptions, Ring, Transports, Update};
+use tidegate_vocab::{Channel, Incarnation};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -22,17 +22,17 @@ fn allocated() -> usize {
     tikv_jemalloc_ctl::stats::allocated::read().expect("counts")
 }
 
-/// 12 to 20 bytes.
-fn user(number: u32) -> UserId {
-    UserId::parse(&format!("{number:0width$}", width = 12 + number as usize % 9)).expect("valid")
+/// An id of 12 to 20 bytes.
+fn user(number: u32) -> Channel {
+    Channel::parse(&format!("user:{number:0width$}", width = 12 + number as usize % 9)).expect("valid")
 }
 
 /// What a node has, one batch at a time, so that what is measured is the member.
 fn batch(node: u32, seq: u64) -> Batch {
-    let state = UserState { connections: 1, transports: Transports::WEBSOCKET, since_s: 1 };
+    let state = Holding { connections: 1, transports: Transports::WEBSOCKET, since_s: 1 };
     let first = (seq as u32 - 1) * OWN;
     let at = first..first + OWN;
-    let update = |number: u32| Update { user: user(number), state: Some(state) };
+    let update = |number: u32| Update { subject: user(number), state: Some(state) };
     let own = at.clone().map(|at| at * NODES + node);
     let others =
         at.map(|at| at * NODES + (node + 1) % NODES).filter(|number| (number / NODES).is_multiple_of(TWICE));

@@ -19,16 +19,21 @@ pub enum Topic {
     Control = 3,
     /// Records that nobody could read, as they were: one partition.
     Dead = 4,
+    /// What was said of who is online and which channels are occupied: one partition, compacted by subject.
+    Presence = 5,
 }
 
 impl Topic {
     /// All topics, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Events, Self::Inbox, Self::Upstream, Self::Control, Self::Dead];
+        [Self::Events, Self::Inbox, Self::Upstream, Self::Control, Self::Dead, Self::Presence];
     /// How many there are.
-    pub const COUNT: usize = 5;
-    /// The topics that have one partition, whatever is configured: control records have one order, dead letters are few.
-    pub const SINGLE: [Self; 2] = [Self::Control, Self::Dead];
+    pub const COUNT: usize = 6;
+    /// The topics that have one partition, whatever is configured: control records have one order, dead letters are few,
+    /// and one router appends what it read of presence.
+    pub const SINGLE: [Self; 3] = [Self::Control, Self::Dead, Self::Presence];
+    /// The topics that keep the last record of each key instead of all records for a time.
+    pub const COMPACTED: [Self; 1] = [Self::Presence];
     /// The topics that clients follow, so the ones with tenures, history and cursors.
     pub const FOLLOWED: [Self; 2] = [Self::Events, Self::Inbox];
 
@@ -53,6 +58,7 @@ impl Topic {
             Self::Upstream => "upstream",
             Self::Control => "control",
             Self::Dead => "dead",
+            Self::Presence => "presence",
         }
     }
 }
@@ -181,7 +187,7 @@ mod tests {
         for topic in Topic::ALL {
             assert_eq!(Topic::from_number(topic as u8), Some(topic));
         }
-        assert_eq!(Topic::from_number(5), None);
-        assert_eq!(Topic::ALL.map(|topic| PartitionCounts::same(8).of(topic)), [8, 8, 8, 1, 1]);
+        assert_eq!(Topic::from_number(6), None);
+        assert_eq!(Topic::ALL.map(|topic| PartitionCounts::same(8).of(topic)), [8, 8, 8, 1, 1, 1]);
     }
 }

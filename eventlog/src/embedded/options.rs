@@ -21,13 +21,15 @@ pub struct RetentionMs {
     pub control: u64,
     /// Of [`Topic::Dead`].
     pub dead: u64,
+    /// Of [`Topic::Presence`], which this engine does not compact: as long as anybody may stay online.
+    pub presence: u64,
 }
 
 impl RetentionMs {
     /// The same for every topic.
     #[must_use]
     pub fn same(ms: u64) -> Self {
-        Self { events: ms, inbox: ms, upstream: ms, control: ms, dead: ms }
+        Self { events: ms, inbox: ms, upstream: ms, control: ms, dead: ms, presence: ms }
     }
 
     /// How long `topic` keeps its records.
@@ -39,6 +41,7 @@ impl RetentionMs {
             Topic::Upstream => self.upstream,
             Topic::Control => self.control,
             Topic::Dead => self.dead,
+            Topic::Presence => self.presence,
         }
     }
 }

@@ -18,20 +18,25 @@ pub(super) struct Settings {
 
 /// What a new topic is made with.
 pub(super) fn wanted(spec: &TopicSpec, topic: Topic) -> BTreeMap<String, String> {
+    let is_compacted = Topic::COMPACTED.contains(&topic);
     let wanted = [
-        ("cleanup.policy", "delete".into()),
+        ("cleanup.policy", if is_compacted { "compact" } else { "delete" }.into()),
         ("message.timestamp.type", "LogAppendTime".into()),
         ("unclean.leader.election.enable", "false".into()),
         ("min.insync.replicas", spec.min_isr.to_string()),
         ("retention.ms", spec.retention_ms[topic as usize].to_string()),
         ("max.message.bytes", spec.message_bytes_limit.to_string()),
     ];
-    wanted.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let counts = |key: &str| !(is_compacted && key == "retention.ms");
+    wanted.into_iter().filter(|(key, _)| counts(key)).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Why a setting matters.
-fn reason(key: &str) -> &'static str {
+fn reason(key: &str, topic: Topic) -> &'static str {
     match key {
+        "cleanup.policy" if Topic::COMPACTED.contains(&topic) => {
+            "who stays online would be forgotten in time"
+        }
         "cleanup.policy" => "compaction would drop events",
         "message.timestamp.type" => "history and idempotency go by the brokers' clock",
         "unclean.leader.election.enable" => "acknowledged events could be lost",
@@ -94,7 +99,7 @@ impl Settings {
         let mut findings = Vec::new();
         for (key, wanted) in self.changes(options, topic) {
             let is = &self.values[&key];
-            let problem = format!("{key} is {is} and has to be {wanted}: {}", reason(&key));
+            let problem = format!("{key} is {is} and has to be {wanted}: {}", reason(&key, topic));
             let fix = "run `tidegate topics apply`".into();
             findings.push(Finding { topic: name.clone(), severity: Severity::Error, problem, fix });
         }
@@ -112,6 +117,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn presence_is_compacted_and_everything_else_ends_with_time() {
+        for topic in Topic::ALL {
+            let wanted = wanted(&TopicSpec::default(), topic);
+            let is_compacted = topic == Topic::Presence;
+            assert_eq!(wanted["cleanup.policy"] == "compact", is_compacted, "{topic:?}");
+            assert_eq!(wanted.contains_key("retention.ms"), !is_compacted, "{topic:?}");
+        }
+    }
+
+    #[test]
     fn bounds_are_bounds_and_the_rest_is_exact() {
         for (key, value, wanted, expected) in [
             ("retention.ms", "-1", "1000", true),
@@ -120,6 +135,7 @@ mod tests {
             ("max.message.bytes", "2000000", "1048588", true),
             ("max.message.bytes", "1000", "1048588", false),
             ("min.insync.replicas", "1", "2", false),
+            ("cleanup.policy", "compact,delete", "compact", false),
             ("cleanup.policy", "compact,delete", "delete", false),
             ("message.timestamp.type", "CreateTime", "LogAppendTime", false),
         ] {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use tidegate_vocab::{Incarnation, UserId, limits};
+use tidegate_vocab::{Channel, Incarnation, limits};
 
 use crate::frame::Current;
 use crate::ring::Ring;
@@ -45,7 +45,7 @@ impl Link {
         }
     }
 
-    /// Numbers the batch whose users were just taken.
+    /// Numbers the batch whose subjects were just taken.
     pub(super) fn number(&mut self, now_ms: u64, oldest_ms: u64) -> Option<u64> {
         self.seq += 1;
         self.stream.as_mut()?.sent(self.seq, now_ms, oldest_ms);
@@ -66,7 +66,7 @@ struct Sent {
 /// What a batch is to say.
 #[derive(Debug)]
 pub(super) struct ToSay {
-    pub(super) users: Vec<UserId>,
+    pub(super) subjects: Vec<Channel>,
     pub(super) oldest_ms: u64,
     pub(super) ends_snapshot: bool,
 }
@@ -75,9 +75,9 @@ pub(super) struct ToSay {
 #[derive(Debug)]
 pub(super) struct Stream {
     member: Incarnation,
-    /// Users of whom the member must hear, and since when; each once.
-    queue: VecDeque<(UserId, u64)>,
-    queued: HashSet<UserId, foldhash::fast::RandomState>,
+    /// Subjects of which the member must hear, and since when; each once.
+    queue: VecDeque<(Channel, u64)>,
+    queued: HashSet<Channel, foldhash::fast::RandomState>,
     /// Places in the queue ever given, and up to which they were sent and acknowledged.
     pushed: u64,
     taken: u64,
@@ -112,9 +112,9 @@ impl Stream {
         }
     }
 
-    pub(super) fn push(&mut self, user: &UserId, now_ms: u64) {
-        if self.queued.insert(user.clone()) {
-            self.queue.push_back((user.clone(), now_ms));
+    pub(super) fn push(&mut self, subject: &Channel, now_ms: u64) {
+        if self.queued.insert(subject.clone()) {
+            self.queue.push_back((subject.clone(), now_ms));
             self.pushed += 1;
         }
     }
@@ -139,14 +139,14 @@ impl Stream {
         }
         let count = self.queue.len().min(limits::REGISTRY_BATCH_LIMIT);
         let oldest_ms = self.queue.front().map_or(now_ms, |(_, since_ms)| *since_ms);
-        let users: Vec<UserId> = self.queue.drain(..count).map(|(user, _)| user).collect();
-        for user in &users {
-            self.queued.remove(user);
+        let subjects: Vec<Channel> = self.queue.drain(..count).map(|(subject, _)| subject).collect();
+        for subject in &subjects {
+            self.queued.remove(subject);
         }
         self.taken += count as u64;
         let ends_snapshot = !self.has_ended_snapshot && self.taken >= self.snapshot_end;
         self.has_ended_snapshot |= ends_snapshot;
-        Some(ToSay { users, oldest_ms, ends_snapshot })
+        Some(ToSay { subjects, oldest_ms, ends_snapshot })
     }
 
     pub(super) fn sent(&mut self, seq: u64, now_ms: u64, oldest_ms: u64) {

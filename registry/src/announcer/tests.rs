@@ -8,12 +8,12 @@ fn ring(members: u32) -> Arc<Ring> {
     Arc::new(Ring::build(&list).expect("valid"))
 }
 
-fn user(id: &str) -> UserId {
-    UserId::parse(id).expect("valid")
+fn subject(id: &str) -> Channel {
+    Channel::parse(id).expect("valid")
 }
 
-fn count(connections: u32, linger_ms: u64) -> UserCount {
-    UserCount { connections, linger_ms, ..UserCount::default() }
+fn count(connections: u32, linger_ms: u64) -> Count {
+    Count { connections, linger_ms, ..Count::default() }
 }
 
 /// One member, its stream open and the empty snapshot acknowledged.
@@ -30,7 +30,7 @@ fn opened() -> (Announcer, u64) {
 fn said(announcer: &mut Announcer, session: u64, now_ms: u64) -> Vec<(String, Option<u32>)> {
     announcer.tick(now_ms);
     let batch = announcer.next_batch(MEMBER, session, now_ms);
-    let shown = |update: Update| (update.user.to_string(), update.state.map(|state| state.connections));
+    let shown = |update: Update| (update.subject.to_string(), update.state.map(|state| state.connections));
     batch.into_iter().flat_map(|batch| batch.updates).map(shown).collect()
 }
 
@@ -39,7 +39,7 @@ fn the_first_and_the_last_at_once_and_counts_once_a_second() {
     let (mut announcer, session) = opened();
     let mut check = |connections: Option<u32>, now_ms: u64, expected: Option<Option<u32>>| {
         if let Some(connections) = connections {
-            announcer.count(&user("a"), count(connections, 0), 1, now_ms);
+            announcer.count(&subject("a"), count(connections, 0), 1, now_ms);
         }
         let expected: Vec<_> = expected.map(|count| ("a".to_owned(), count)).into_iter().collect();
         assert_eq!(said(&mut announcer, session, now_ms), expected, "at {now_ms}");
@@ -57,16 +57,16 @@ fn the_first_and_the_last_at_once_and_counts_once_a_second() {
 #[test]
 fn a_poller_lingers_and_costs_nothing_between_its_polls() {
     let (mut announcer, session) = opened();
-    announcer.count(&user("a"), count(1, 0), 1, 0);
+    announcer.count(&subject("a"), count(1, 0), 1, 0);
     assert_eq!(said(&mut announcer, session, 0).len(), 1);
     for poll in 0..3 {
-        announcer.count(&user("a"), count(0, 35_000), 1, 100 + poll);
-        announcer.count(&user("a"), count(1, 0), 1, 110 + poll);
+        announcer.count(&subject("a"), count(0, 35_000), 1, 100 + poll);
+        announcer.count(&subject("a"), count(1, 0), 1, 110 + poll);
     }
-    announcer.count(&user("a"), count(0, 35_000), 1, 200);
+    announcer.count(&subject("a"), count(0, 35_000), 1, 200);
     assert_eq!(said(&mut announcer, session, 35_199), []);
     assert_eq!(said(&mut announcer, session, 35_200), [("a".to_owned(), None)]);
-    assert_eq!(announcer.users(), 0);
+    assert_eq!(announcer.subjects(), 0);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn a_member_that_lags_is_not_current() {
     let (mut announcer, session) = opened();
     let current = vec![Current { member: Incarnation(9), digest: ring(1).digest() }];
     assert_eq!(announcer.current(0), Some(current.clone()));
-    announcer.count(&user("a"), count(1, 0), 1, 10);
-    let batch = announcer.next_batch(MEMBER, session, 10).expect("a user");
+    announcer.count(&subject("a"), count(1, 0), 1, 10);
+    let batch = announcer.next_batch(MEMBER, session, 10).expect("a subject");
     assert_eq!(announcer.current(110), None, "within the lag nothing changes");
     assert_eq!(announcer.current(111), Some(vec![]));
     announcer.acked(MEMBER, session, batch.seq);
@@ -104,8 +104,8 @@ fn numbers_go_on_when_a_member_leaves_the_ring_and_comes_back() {
 #[test]
 fn a_silent_member_is_dialled_anew() {
     let (mut announcer, session) = opened();
-    announcer.count(&user("a"), count(1, 0), 1, 10);
-    announcer.next_batch(MEMBER, session, 10).expect("a user");
+    announcer.count(&subject("a"), count(1, 0), 1, 10);
+    announcer.next_batch(MEMBER, session, 10).expect("a subject");
     assert!(announcer.stuck(3_009).is_empty());
     assert_eq!(announcer.stuck(3_010), [(MEMBER, session)]);
     announcer.closed(MEMBER, session);

@@ -9,18 +9,18 @@ use futures::stream;
 use tidegate_proto::registry::v1 as wire;
 use tidegate_proto::registry::v1::announce_request::Frame as Asked;
 use tidegate_proto::registry::v1::announce_response::Frame as Said;
-use tidegate_vocab::{Incarnation, UserId, limits};
+use tidegate_vocab::{Channel, Incarnation, limits};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use super::{RegistryClientWithKey, connect};
-use crate::announcer::{Announcer, UserCount};
+use crate::announcer::{Announcer, Count};
 use crate::convert::{batch_to_wire, hello_to_wire, incarnation_from_wire};
 use crate::frame::{Batch, Current, Hello};
-use crate::key::Key;
 use crate::members::MemberList;
 use crate::ring::{MemberId, RingError};
+use tidegate_proto::key::Key;
 
 /// Pause between two looks at what is due: a quarter of the lag that a node tolerates.
 const TICK: Duration = Duration::from_millis(limits::REGISTRY_LAG_MS / 4);
@@ -29,7 +29,7 @@ const REDIAL_MS: u64 = 250;
 
 #[derive(Debug)]
 enum Command {
-    Count(UserId, UserCount),
+    Count(Channel, Count),
     Members(MemberList),
     Spoken(Vec<u64>),
     Goodbye(oneshot::Sender<()>),
@@ -71,9 +71,9 @@ pub struct AnnounceHandle {
 }
 
 impl AnnounceHandle {
-    /// How many connections a user has on this node now. To be called in the order of the changes.
-    pub async fn count(&self, user: UserId, count: UserCount) {
-        self.send(Command::Count(user, count)).await;
+    /// How many connections a subject has on this node now. To be called in the order of the changes.
+    pub async fn count(&self, subject: Channel, count: Count) {
+        self.send(Command::Count(subject, count)).await;
     }
 
     /// A newer member list. One that is not newer is ignored.
@@ -184,9 +184,9 @@ impl AnnounceTask {
     fn command(&mut self, command: Command) {
         let now_ms = self.now_ms();
         match command {
-            Command::Count(user, count) => {
+            Command::Count(subject, count) => {
                 let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.announcer.count(&user, count, unix.as_secs() as u32, now_ms);
+                self.announcer.count(&subject, count, unix.as_secs() as u32, now_ms);
             }
             Command::Members(list) if list.version > self.list.version => {
                 // An error was refused by the handle.

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_proto::registry::v1 as wire;
-use tidegate_vocab::{ErrorKind, Incarnation, Problem, UserId, limits};
+use tidegate_vocab::{Channel, ErrorKind, Incarnation, Problem, limits};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{RegistryClientWithKey, connect};
 use crate::convert::{MessageError, incarnation_from_wire, location_from_wire};
 use crate::frame::{Current, Location};
-use crate::key::Key;
 use crate::locator::{Ask, AskId, Found, Locator, LookupId};
 use crate::members::MemberList;
 use crate::ring::{MemberId, RingError};
+use tidegate_proto::key::Key;
 
 /// Pause between two looks at deadlines while a lookup waits.
 const TICK: Duration = Duration::from_millis(5);
@@ -24,7 +24,7 @@ type Answer = oneshot::Sender<Result<Vec<Found>, Problem>>;
 
 #[derive(Debug)]
 enum Command {
-    Locate(Vec<UserId>, Answer),
+    Locate(Vec<Channel>, Answer),
     NodeSays(Incarnation, Vec<Current>),
     Detached(Incarnation),
     Members(MemberList),
@@ -44,15 +44,15 @@ pub struct LocateHandle {
 }
 
 impl LocateHandle {
-    /// Where these users are, in their order: what a member said, and the nodes to be asked besides. Takes two deadlines (100 ms)
+    /// Where these subjects are, in their order: what a member said, and the nodes to be asked besides. Takes two deadlines (100 ms)
     /// at most.
     ///
     /// # Errors
     /// When there are more than 4,096 keys, or too many lookups wait.
-    pub async fn locate(&self, users: Vec<UserId>) -> Result<Vec<Found>, Problem> {
+    pub async fn locate(&self, subjects: Vec<Channel>) -> Result<Vec<Found>, Problem> {
         let (done, answer) = oneshot::channel();
         let ended = || Problem::new(ErrorKind::Draining, "the router shuts down");
-        self.commands.send(Command::Locate(users, done)).await.map_err(|_| ended())?;
+        self.commands.send(Command::Locate(subjects, done)).await.map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
 
@@ -156,7 +156,7 @@ impl LocateTask {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Locate(users, answer) => match self.locator.lookup(&users, self.now_ms()) {
+            Command::Locate(subjects, answer) => match self.locator.lookup(&subjects, self.now_ms()) {
                 Ok(lookup) => drop(self.waiting.insert(lookup, answer)),
                 Err(problem) => drop(answer.send(Err(problem))),
             },
@@ -196,9 +196,9 @@ impl LocateTask {
 
 /// Nothing when the call fails or takes longer than its deadline.
 async fn put(mut client: RegistryClientWithKey, ask: &Ask) -> Option<(Incarnation, Vec<Location>)> {
-    let users = ask.users.iter().map(ToString::to_string).collect();
+    let subjects = ask.subjects.iter().map(ToString::to_string).collect();
     let deadline = Duration::from_millis(limits::LOOKUP_DEADLINE_MS);
-    let called = tokio::time::timeout(deadline, client.locate(wire::LocateRequest { users })).await;
+    let called = tokio::time::timeout(deadline, client.locate(wire::LocateRequest { subjects })).await;
     let response = match called.ok()? {
         Ok(response) => response.into_inner(),
         Err(status) => {

@@ -12,12 +12,12 @@ fn current(member: Incarnation) -> Current {
     Current { member, digest: ring(2).digest() }
 }
 
-fn users() -> Vec<UserId> {
-    vec![UserId::parse("alice").expect("valid")]
+fn subjects() -> Vec<Channel> {
+    vec![Channel::parse("alice").expect("valid")]
 }
 
 fn asked(locator: &mut Locator, now_ms: u64) -> Ask {
-    locator.lookup(&users(), now_ms).expect("few");
+    locator.lookup(&subjects(), now_ms).expect("few");
     locator.take_asks().pop().expect("one question")
 }
 
@@ -97,11 +97,11 @@ fn the_member_that_is_current_about_more_nodes_is_asked_first() {
 #[test]
 fn what_is_too_much_is_refused() {
     let mut locator = Locator::new(ring(2));
-    let many = vec![users().remove(0); limits::LOOKUP_KEYS_LIMIT + 1];
+    let many = vec![subjects().remove(0); limits::LOOKUP_KEYS_LIMIT + 1];
     assert_eq!(locator.lookup(&many, 0).expect_err("too many").kind, ErrorKind::TooMany);
     for _ in 0..limits::LOOKUPS_IN_FLIGHT_LIMIT {
-        locator.lookup(&users(), 0).expect("room");
+        locator.lookup(&subjects(), 0).expect("room");
     }
-    assert_eq!(locator.lookup(&users(), 0).expect_err("full").kind, ErrorKind::Overloaded);
+    assert_eq!(locator.lookup(&subjects(), 0).expect_err("full").kind, ErrorKind::Overloaded);
     assert_eq!(Locator::new(ring(2)).lookup(&[], 0), Ok(1));
 }

@@ -17,8 +17,8 @@ pub struct NodeInfo {
     pub address: String,
     /// The newest ring that it knew at its hello.
     pub digest: u64,
-    /// Its users here, those that a snapshot dropped included until they are swept.
-    pub users: u32,
+    /// Its subjects here, those that a snapshot dropped included until they are swept.
+    pub subjects: u32,
     /// Their connections.
     pub connections: u64,
     /// True while its stream is open and its snapshot complete.
@@ -45,7 +45,7 @@ pub(super) struct Node {
     snapshot_until_ms: Option<u64>,
     /// One session's snapshot was completed.
     had_snapshot: bool,
-    users: u32,
+    subjects: u32,
     connections: u64,
     /// When places last stopped counting: at a snapshot's end or the lease's.
     pub(super) ended_ms: u64,
@@ -165,7 +165,7 @@ impl Nodes {
         has_ended
     }
 
-    /// The nodes whose leases ended, and how many users each had.
+    /// The nodes whose leases ended, and how many subjects each had.
     pub(super) fn end_leases(&mut self, now_ms: u64) -> Vec<(Incarnation, u32)> {
         let mut lost = Vec::new();
         for node in self.nodes.iter_mut().flatten().filter(|node| node.is_alive) {
@@ -177,7 +177,7 @@ impl Nodes {
             // Also when nobody looked since.
             node.ended_ms = node.lease_until_ms;
             self.alive.remove(&node.hello.node);
-            lost.push((node.hello.node, node.users));
+            lost.push((node.hello.node, node.subjects));
         }
         lost
     }
@@ -196,8 +196,8 @@ impl Nodes {
     pub(super) fn count(&mut self, old: Option<&Stored>, new: Option<&Stored>) {
         let Some(node) = old.or(new).and_then(|place| self.get_mut(place.node)) else { return };
         let of = |place: Option<&Stored>| place.map_or((0, 0), |place| (1, u64::from(place.connections)));
-        let ((old_users, old_connections), (users, connections)) = (of(old), of(new));
-        node.users = (node.users + users).saturating_sub(old_users);
+        let ((old_subjects, old_connections), (subjects, connections)) = (of(old), of(new));
+        node.subjects = (node.subjects + subjects).saturating_sub(old_subjects);
         node.connections = (node.connections + connections).saturating_sub(old_connections);
     }
 
@@ -218,7 +218,7 @@ impl Nodes {
         for index in dead {
             if let Some(node) = self.nodes.get_mut(usize::from(index.get()) - 1) {
                 debug_assert!(
-                    node.as_ref().is_none_or(|node| node.users == 0),
+                    node.as_ref().is_none_or(|node| node.subjects == 0),
                     "all of its places were swept"
                 );
                 *node = None;
@@ -246,7 +246,7 @@ impl Node {
             lease_until_ms: 0,
             snapshot_until_ms: None,
             had_snapshot: false,
-            users: 0,
+            subjects: 0,
             connections: 0,
             ended_ms: 0,
             is_alive: true,
@@ -265,7 +265,7 @@ impl Node {
             node: self.hello.node,
             address: self.hello.address.clone(),
             digest: self.hello.digest,
-            users: self.users,
+            subjects: self.subjects,
             connections: self.connections,
             is_complete: self.stream.is_some() && self.snapshot_until_ms.is_none(),
         }

@@ -1,8 +1,6 @@
-//! A pass over the table in slices: takes out what no longer counts, and looks at everyone once.
+//! A pass over the table in slices: takes out what no longer counts, and looks at everything once.
 
 use std::sync::Arc;
-
-use tidegate_vocab::UserId;
 
 use super::{Member, is_primary};
 use crate::id::CompactId;
@@ -67,15 +65,13 @@ impl Member {
             counts
         });
         if wanted.ring {
-            let user = id.as_str();
-            let is_ours = ring.replicas(user, REPLICAS).any(|replica| replica == *member);
-            presences.set_primary(entry, is_primary(ring, *member, user));
+            let name = id.name();
+            let is_ours = ring.replicas(&name, REPLICAS).any(|replica| replica == *member);
+            presences.set_primary(entry, is_primary(ring, *member, &name));
             if !is_ours {
                 presences.set_online(entry, false);
             }
         }
-        // invariant: what is in the table was a user id
-        let Ok(user) = UserId::parse(id.as_str()) else { return };
-        presences.look(entry, || user.clone(), |place| nodes.counts(place), left_ms.unwrap_or(now_ms));
+        presences.look(entry, id, |place| nodes.counts(place), left_ms.unwrap_or(now_ms));
     }
 }

@@ -1,8 +1,8 @@
-//! Who is online: what the topic says, compared with what is announced.
+//! Who is online, and which channels are occupied: what the topic says, compared with what is announced.
 
 use std::collections::{BTreeMap, HashMap};
 
-use tidegate_vocab::{Incarnation, UserId, limits};
+use tidegate_vocab::{Channel, Incarnation, limits};
 
 use super::{Counts, since_s};
 use crate::frame::{Presence, Transition};
@@ -12,6 +12,15 @@ use crate::table::{Entry, Table};
 /// Debounces ended in one tick.
 const ENDED_AT_ONCE: usize = 10_000;
 
+/// How many subjects are online, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Online {
+    /// Users that are online.
+    pub users: u64,
+    /// Channels that are occupied, those of users apart.
+    pub channels: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Presences {
     emitter: Incarnation,
@@ -19,15 +28,15 @@ pub(super) struct Presences {
     unix_ms: u64,
     /// Transitions are emitted; before that only the topic is read.
     pub(super) speaks: bool,
-    /// How many users are online of whose key this member is the primary.
-    pub(super) online: u64,
+    /// Those of whose key this member is the primary.
+    pub(super) online: Online,
     /// When a debounce ends, and whose.
     due: BTreeMap<(u64, u64), CompactId>,
     dues: u64,
     /// Emitted and not read back, by number.
     in_flight: BTreeMap<u64, Transition>,
-    /// The numbers of each user's, rising. A compacted topic may keep but the last.
-    numbers: HashMap<UserId, Vec<u64>>,
+    /// The numbers of each subject's, rising. A compacted topic may keep but the last.
+    numbers: HashMap<Channel, Vec<u64>>,
     last_number: u64,
     /// The last that was given out.
     given: u64,
@@ -42,7 +51,7 @@ impl Presences {
             debounce_ms,
             unix_ms,
             speaks: false,
-            online: 0,
+            online: Online::default(),
             due: BTreeMap::new(),
             dues: 0,
             in_flight: BTreeMap::new(),
@@ -54,25 +63,19 @@ impl Presences {
     }
 
     /// Compares an entry whose places may have changed. `left_ms` is when the last of them went, if none is left.
-    pub(super) fn look(
-        &mut self,
-        entry: &mut Entry,
-        user: impl Fn() -> UserId,
-        counts: impl Counts,
-        left_ms: u64,
-    ) {
+    pub(super) fn look(&mut self, entry: &mut Entry, id: &CompactId, counts: impl Counts, left_ms: u64) {
         match since_s(entry, counts) {
             Some(since_s) => {
                 entry.is_absent = false;
                 if !entry.is_online && entry.is_primary && self.speaks {
-                    self.change(entry, user(), Presence::Online, since_s);
+                    self.change(entry, id, Presence::Online, since_s);
                 }
             }
             None if self.speaks && entry.is_online && entry.is_primary && !entry.is_absent => {
                 entry.is_absent = true;
                 entry.absent_ms = left_ms as u32;
                 self.dues += 1;
-                self.due.insert((left_ms + self.debounce_ms, self.dues), CompactId::new(user().as_str()));
+                self.due.insert((left_ms + self.debounce_ms, self.dues), id.clone());
             }
             None => {}
         }
@@ -88,20 +91,14 @@ impl Presences {
                 return;
             }
             let id = first.remove();
-            // invariant: what is in the table was a user id
-            let Ok(user) = UserId::parse(id.as_str()) else { continue };
             let left_ms = due_ms - self.debounce_ms;
-            table.change(
-                id.as_bytes(),
-                || id.clone(),
-                |entry, _| {
-                    let is_this = entry.is_absent && entry.absent_ms == left_ms as u32;
-                    if is_this && entry.is_online && entry.is_primary && since_s(entry, &counts).is_none() {
-                        let since_s = (self.unix_ms + left_ms) / 1000;
-                        self.change(entry, user, Presence::Offline, since_s as u32);
-                    }
-                },
-            );
+            table.change(&id, |entry, _| {
+                let is_this = entry.is_absent && entry.absent_ms == left_ms as u32;
+                if is_this && entry.is_online && entry.is_primary && since_s(entry, &counts).is_none() {
+                    let since_s = (self.unix_ms + left_ms) / 1000;
+                    self.change(entry, &id, Presence::Offline, since_s as u32);
+                }
+            });
         }
     }
 
@@ -109,47 +106,45 @@ impl Presences {
         self.in_flight.len() >= limits::TRANSITIONS_IN_FLIGHT_LIMIT
     }
 
-    fn change(&mut self, entry: &mut Entry, user: UserId, presence: Presence, since_s: u32) {
+    fn change(&mut self, entry: &mut Entry, id: &CompactId, presence: Presence, since_s: u32) {
         if self.is_full() {
             self.has_backlog = true;
             return;
         }
+        // invariant: what is in the table was the name of a channel
+        let Some(subject) = id.subject() else { return };
         self.set_online(entry, presence == Presence::Online);
         self.last_number += 1;
         let number = self.last_number;
-        self.numbers.entry(user.clone()).or_default().push(number);
-        let transition = Transition { user, presence, since_s, emitter: self.emitter, number };
+        self.numbers.entry(subject.clone()).or_default().push(number);
+        let transition = Transition { subject, presence, since_s, emitter: self.emitter, number };
         self.in_flight.insert(number, transition);
     }
 
-    /// Forgets transitions in flight of users that are another member's now: it finds what is not on the topic itself. One that
+    /// Forgets transitions in flight of subjects that are another member's now: it finds what is not on the topic itself. One that
     /// is appended nevertheless is read back like a foreign one.
-    pub(super) fn take_back(&mut self, table: &Table, is_foreign: impl Fn(&UserId) -> bool) {
+    pub(super) fn take_back(&mut self, table: &Table, is_foreign: impl Fn(&Channel) -> bool) {
         let foreign: Vec<u64> = self
             .in_flight
             .iter()
-            .filter(|(_, transition)| is_foreign(&transition.user))
+            .filter(|(_, transition)| is_foreign(&transition.subject))
             .map(|(number, _)| *number)
             .collect();
         // The latest first: what is left is what was before all of them.
         for number in foreign.into_iter().rev() {
             let Some(transition) = self.in_flight.remove(&number) else { continue };
-            self.numbers.remove(&transition.user);
-            let id = CompactId::new(transition.user.as_str());
-            table.change(
-                id.as_bytes(),
-                || id.clone(),
-                |entry, _| {
-                    self.set_online(entry, transition.presence == Presence::Offline);
-                },
-            );
+            self.numbers.remove(&transition.subject);
+            let id = CompactId::new(transition.subject.as_str());
+            table.change(&id, |entry, _| self.set_online(entry, transition.presence == Presence::Offline));
         }
     }
 
-    /// What the topic says of a user, or will say.
+    /// What the topic says of a subject, or will say.
     pub(super) fn set_online(&mut self, entry: &mut Entry, is_online: bool) {
         if entry.is_primary {
-            self.online = (self.online + u64::from(is_online)).saturating_sub(u64::from(entry.is_online));
+            let Online { users, channels } = &mut self.online;
+            let count = if entry.is_user { users } else { channels };
+            *count = (*count + u64::from(is_online)).saturating_sub(u64::from(entry.is_online));
         }
         entry.is_online = is_online;
         if !is_online {
@@ -167,13 +162,13 @@ impl Presences {
     /// Whether a record decides what the topic says. One that comes before an own one in flight does not: ours is behind it.
     /// A late repeat of an own one does, like a foreign one, and is corrected if it is no longer true.
     pub(super) fn heeds(&mut self, record: &Transition) -> bool {
-        let Some(numbers) = self.numbers.get_mut(&record.user) else { return true };
+        let Some(numbers) = self.numbers.get_mut(&record.subject) else { return true };
         if record.emitter == self.emitter {
             for number in numbers.extract_if(.., |number| *number <= record.number) {
                 self.in_flight.remove(&number);
             }
             if numbers.is_empty() {
-                self.numbers.remove(&record.user);
+                self.numbers.remove(&record.subject);
             }
         }
         false

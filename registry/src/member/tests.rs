@@ -1,7 +1,7 @@
-use tidegate_vocab::UserId;
+use tidegate_vocab::Channel;
 
 use super::*;
-use crate::frame::UserState;
+use crate::frame::{Holding, SubjectKind};
 
 fn member() -> Member {
     let ring = Arc::new(Ring::build(&[(MemberId(0), 1)]).expect("valid"));
@@ -12,29 +12,29 @@ fn hello(node: u128) -> Hello {
     Hello { node: Incarnation(node), digest: 0, address: String::new() }
 }
 
-fn user(id: &str) -> UserId {
-    UserId::parse(id).expect("valid")
+fn subject(id: &str) -> Channel {
+    Channel::parse(id).expect("valid")
 }
 
-fn batch(seq: u64, users: &[&str]) -> Batch {
-    let state = Some(UserState { connections: 1, ..UserState::default() });
-    let updates = users.iter().map(|id| Update { user: user(id), state }).collect();
+fn batch(seq: u64, subjects: &[&str]) -> Batch {
+    let state = Some(Holding { connections: 1, ..Holding::default() });
+    let updates = subjects.iter().map(|id| Update { subject: subject(id), state }).collect();
     Batch { seq, updates, ends_snapshot: true }
 }
 
-/// A member that speaks, with one node that has these users, at 10 s.
-fn speaking(users: &[&str]) -> (Member, AnnounceStream) {
+/// A member that speaks, with one node that has these subjects, at 10 s.
+fn speaking(subjects: &[&str]) -> (Member, AnnounceStream) {
     let mut member = member();
     member.caught_up(1, 0);
     member.tick(5_000, 64);
     let stream = member.hello(hello(7), 1, 10_000).expect("room");
-    member.batch(stream, &batch(1, users), 10_000).expect("applies");
+    member.batch(stream, &batch(1, subjects), 10_000).expect("applies");
     (member, stream)
 }
 
 fn said(member: &mut Member) -> Vec<(String, Presence)> {
     let transitions = member.take_transitions(100).into_iter();
-    let mut said: Vec<_> = transitions.map(|it| (it.user.to_string(), it.presence)).collect();
+    let mut said: Vec<_> = transitions.map(|it| (it.subject.to_string(), it.presence)).collect();
     said.sort_by(|one, other| one.0.cmp(&other.0));
     said
 }
@@ -50,9 +50,14 @@ fn a_node_without_a_lease_is_one_event_and_its_users_are_offline_after_the_debou
     member.tick(12_999, 0);
     assert_eq!(member.take_events(), []);
     member.tick(13_000, 0);
-    assert_eq!(member.take_events(), [NodeEvent::Lost { node: Incarnation(7), users: 2 }]);
+    assert_eq!(member.take_events(), [NodeEvent::Lost { node: Incarnation(7), subjects: 2 }]);
     let places = |member: &Member| {
-        member.table().locate(&[user("a"), user("b")]).iter().map(|it| it.places.len()).collect::<Vec<_>>()
+        member
+            .table()
+            .locate(&[subject("a"), subject("b")])
+            .iter()
+            .map(|it| it.places.len())
+            .collect::<Vec<_>>()
     };
     assert_eq!(places(&member), [0, 1], "before any sweep");
     for at in 13..23 {
@@ -63,14 +68,15 @@ fn a_node_without_a_lease_is_one_event_and_its_users_are_offline_after_the_debou
     assert_eq!(said(&mut member), []);
     member.tick(23_000, 64);
     assert_eq!(said(&mut member), [("a".to_owned(), Presence::Offline)]);
-    assert_eq!((member.online(), member.table().stored()), (1, 1));
+    assert_eq!((member.online().channels, member.table().stored()), (1, 1));
 }
 
 #[test]
 fn who_comes_back_within_the_debounce_never_went() {
     let (mut member, stream) = speaking(&["a"]);
     assert_eq!(said(&mut member), [("a".to_owned(), Presence::Online)]);
-    let gone = Batch { seq: 2, updates: vec![Update { user: user("a"), state: None }], ends_snapshot: false };
+    let gone =
+        Batch { seq: 2, updates: vec![Update { subject: subject("a"), state: None }], ends_snapshot: false };
     member.batch(stream, &gone, 11_000).expect("applies");
     member.goodbye(stream, 11_000);
     let elsewhere = member.hello(hello(8), 1, 20_000).expect("room");
@@ -83,7 +89,7 @@ fn who_comes_back_within_the_debounce_never_went() {
 fn a_restarted_member_emits_differences() {
     let mut member = member();
     let record = |id: &str, presence| Transition {
-        user: user(id),
+        subject: subject(id),
         presence,
         since_s: 1,
         emitter: Incarnation(99),
@@ -101,7 +107,21 @@ fn a_restarted_member_emits_differences() {
     }
     let expected = [("comes".to_owned(), Presence::Online), ("went".to_owned(), Presence::Offline)];
     assert_eq!(said(&mut member), expected);
-    assert_eq!(member.online(), 2);
+    assert_eq!(member.online(), Online { users: 0, channels: 2 });
+}
+
+#[test]
+fn users_and_channels_are_told_apart() {
+    let (mut member, _) = speaking(&["user:a", "user:b", "chat:a", "a"]);
+    assert_eq!(member.online(), Online { users: 2, channels: 2 });
+    let transitions = member.take_transitions(100).into_iter();
+    let mut said: Vec<_> = transitions.map(|it| (it.subject.to_string(), it.kind())).collect();
+    said.sort_by(|one, other| one.0.cmp(&other.0));
+    use SubjectKind::{Channel, User};
+    let of = |name: &str, kind| (name.to_owned(), kind);
+    assert_eq!(said, [of("a", Channel), of("chat:a", Channel), of("user:a", User), of("user:b", User)]);
+    let located = member.table().locate(&["user:a", "a", "user:chat:a", ":a"].map(subject));
+    assert_eq!(located.iter().map(|it| it.places.len()).collect::<Vec<_>>(), [1, 1, 0, 0]);
 }
 
 #[test]
@@ -112,7 +132,7 @@ fn a_node_that_flaps_keeps_nobody_alive() {
         let stream = member.hello(hello(7), session, at).expect("newer");
         let unfinished = Batch { seq: session, ..Batch::default() };
         member.batch(stream, &unfinished, at).expect("applies");
-        let is_there = !member.table().locate(&[user("a")])[0].places.is_empty();
+        let is_there = !member.table().locate(&[subject("a")])[0].places.is_empty();
         assert_eq!(is_there, at < 13_000, "at {at}");
     }
 }

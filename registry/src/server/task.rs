@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::ended;
 use crate::frame::{Batch, Hello, Transition};
-use crate::member::{AnnounceStream, Member, NodeEvent, NodeInfo, Refusal};
+use crate::member::{AnnounceStream, Member, NodeEvent, NodeInfo, Online, Refusal};
 use crate::ring::Ring;
 use crate::table::Table;
 
@@ -43,7 +43,7 @@ pub(crate) struct Records {
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) nodes: Vec<NodeInfo>,
-    pub(crate) online: u64,
+    pub(crate) online: Online,
     pub(crate) events: broadcast::Receiver<NodeEvent>,
 }
 
@@ -69,7 +69,7 @@ pub struct MemberHandle {
 }
 
 impl MemberHandle {
-    /// The users, for lookups without a call.
+    /// The subjects, for lookups without a call.
     #[must_use]
     pub fn table(&self) -> &Arc<Table> {
         &self.table

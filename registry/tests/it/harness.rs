@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_registry::server::{MemberHandle, MemberTask, serve};
-use tidegate_registry::{Key, Listed, Member, MemberId, MemberList, MemberOptions, UserCount};
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_registry::{Count, Key, Listed, Member, MemberId, MemberList, MemberOptions};
+use tidegate_vocab::{Channel, Incarnation, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,12 +19,12 @@ pub(crate) fn KEY() -> Key {
     Key::parse("0123456789abcdef").expect("a key")
 }
 
-pub(crate) fn user(id: &str) -> UserId {
-    UserId::parse(id).expect("valid")
+pub(crate) fn user(id: &str) -> Channel {
+    Channel::of_user(&UserId::parse(id).expect("valid"))
 }
 
-pub(crate) fn count(connections: u32) -> UserCount {
-    UserCount { connections, ..UserCount::default() }
+pub(crate) fn count(connections: u32) -> Count {
+    Count { connections, ..Count::default() }
 }
 
 struct Served {

@@ -4,7 +4,7 @@ mod harness;
 mod refusals;
 
 use tidegate_registry::client::{AnnounceTask, LocateTask};
-use tidegate_registry::{Current, Found, Transports, UserCount};
+use tidegate_registry::{Count, Current, Found, Transports};
 use tidegate_vocab::Incarnation;
 
 use crate::harness::{KEY, Members, count, eventually, user};
@@ -22,7 +22,7 @@ async fn a_user_is_found_by_either_replica_and_gone_after_a_goodbye() {
     let (node, _) =
         AnnounceTask::spawn(NODE, "10.0.0.1:1".to_owned(), list.clone(), Some(KEY())).expect("a ring");
     let (router, _) = LocateTask::spawn(list, Some(KEY())).expect("a ring");
-    node.count(user("alice"), UserCount { transports: Transports::SSE, ..count(2) }).await;
+    node.count(user("alice"), Count { transports: Transports::SSE, ..count(2) }).await;
     let current = node.current();
     eventually("both members are current", || current.borrow().len() == 2).await;
     let word = current.borrow().clone();

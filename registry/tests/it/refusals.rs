@@ -27,13 +27,13 @@ fn hello(node: u8, session: u64) -> wire::NodeHello {
     wire::NodeHello { incarnation, min_version: 1, max_version: 1, session, ..wire::NodeHello::default() }
 }
 
-fn present(user: &str) -> wire::Update {
-    let state = wire::UserState { connections: 1, transports: 2, since_s: 5 };
-    wire::Update { user: user.to_owned(), state: Some(state) }
+fn present(subject: &str) -> wire::Update {
+    let state = wire::Holding { connections: 1, transports: 2, since_s: 5 };
+    wire::Update { subject: subject.to_owned(), state: Some(state) }
 }
 
-fn batch(seq: u64, users: &[&str], ends_snapshot: bool) -> wire::Batch {
-    wire::Batch { seq, updates: users.iter().map(|user| present(user)).collect(), ends_snapshot }
+fn batch(seq: u64, subjects: &[&str], ends_snapshot: bool) -> wire::Batch {
+    wire::Batch { seq, updates: subjects.iter().map(|subject| present(subject)).collect(), ends_snapshot }
 }
 
 type Sender = mpsc::Sender<wire::AnnounceRequest>;
@@ -94,7 +94,7 @@ async fn what_breaks_the_rules_is_refused_by_name() {
             "second hello",
         ),
         (
-            "a bad user",
+            "a bad subject",
             vec![Asked::Hello(hello(3, 1)), Asked::Batch(batch(1, &["a b"], true))],
             "bad_request",
             "grammar",
@@ -124,8 +124,8 @@ async fn what_breaks_the_rules_is_refused_by_name() {
         assert_eq!(kind(&status), expected, "{name}: {status}");
         assert!(status.message().contains(text), "{name}: {}", status.message());
     }
-    let users = vec!["u".to_owned(); limits::LOOKUP_KEYS_LIMIT + 1];
-    let status = client.locate(wire::LocateRequest { users }).await.expect_err("too many");
+    let subjects = vec!["u".to_owned(); limits::LOOKUP_KEYS_LIMIT + 1];
+    let status = client.locate(wire::LocateRequest { subjects }).await.expect_err("too many");
     assert_eq!(kind(&status), "too_many");
     for key in [None, Some(Key::parse("fedcba9876543210").expect("a key"))] {
         let mut stranger = connect(&members.address(0), key).expect("an address");
@@ -155,8 +155,8 @@ async fn a_newer_hello_ends_the_older_stream() {
         .expect("room");
     let status = within("the end", older_said.message()).await.expect_err("ended");
     assert_eq!(kind(&status), "conflict");
-    let users = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let located = client.locate(wire::LocateRequest { users }).await.expect("answers").into_inner();
+    let subjects = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let located = client.locate(wire::LocateRequest { subjects }).await.expect("answers").into_inner();
     let counts: Vec<usize> = located.locations.iter().map(|location| location.places.len()).collect();
     assert_eq!(counts, [0, 1, 0], "the snapshot's end removed a, and c came too late");
     assert_eq!(located.incarnation[..], 1_u128.to_be_bytes());
@@ -175,7 +175,7 @@ async fn nodes_are_watched_and_a_lost_one_is_one_event() {
     drop(node);
     // Not a goodbye: the lease runs out.
     match next().await {
-        Some(Event::Lost(lost)) => assert_eq!((&lost.incarnation[..], lost.users), (&[9; 16][..], 2)),
+        Some(Event::Lost(lost)) => assert_eq!((&lost.incarnation[..], lost.subjects), (&[9; 16][..], 2)),
         other => panic!("{other:?}"),
     }
     let list = client.list_nodes(wire::ListNodesRequest {}).await.expect("lists").into_inner();
@@ -198,8 +198,8 @@ async fn renew(node: Sender) {
 async fn transitions_are_emitted_until_they_are_read_back() {
     let members = Members::start(1).await;
     let mut client = client(&members);
-    let seeded = |user: &str| wire::Transition {
-        user: user.to_owned(),
+    let seeded = |subject: &str| wire::Transition {
+        subject: subject.to_owned(),
         state: wire::PresenceState::Online.into(),
         since_s: 1,
         emitter: vec![1; 16].into(),
@@ -219,7 +219,8 @@ async fn transitions_are_emitted_until_they_are_read_back() {
         transitions.extend(response.transitions);
     }
     // The difference to the topic, and nothing about who stayed.
-    let said_of = |user: &str| transitions.iter().find(|it| it.user == user).map(wire::Transition::state);
+    let said_of =
+        |subject: &str| transitions.iter().find(|it| it.subject == subject).map(wire::Transition::state);
     assert_eq!(said_of("comes"), Some(wire::PresenceState::Online));
     assert_eq!(said_of("went"), Some(wire::PresenceState::Offline));
     assert_eq!(said_of("stays"), None);

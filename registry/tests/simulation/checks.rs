@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_registry::{Found, Presence, Transition};
+use tidegate_registry::{Found, Online, Presence, SubjectKind, Transition};
 
 use crate::world::{
     DEBOUNCE_MS, NodeAt, RingOf, SLOW_MS_LIMIT, STEP_MS_LIMIT, Truth, UserAt, WORD_MS_LIMIT, World,
@@ -106,7 +106,7 @@ impl World {
 
     /// A transition that a member gives out.
     pub(crate) fn judge_transition(&mut self, member: usize, transition: &Transition) -> Check {
-        let user = self.user_of(&transition.user);
+        let user = self.user_of(&transition.subject);
         let ring = &self.rings[self.members[member].ring];
         hold(ring.homes[user].first() == Some(&member), "only_the_primary_emits", || {
             format!("member {member}: {transition:?}, {:?}", ring.homes[user])
@@ -140,7 +140,7 @@ impl World {
             if numbers.insert((record.emitter, record.number), ()).is_some() {
                 continue;
             }
-            let before = states.insert(record.user.clone(), record.presence).unwrap_or(Presence::Offline);
+            let before = states.insert(record.subject.clone(), record.presence).unwrap_or(Presence::Offline);
             hold(before != record.presence, "nothing_is_said_twice", || format!("{record:?}"))?;
         }
         Ok(())
@@ -149,19 +149,26 @@ impl World {
     /// What must be true once everything has healed for a lease and a debounce.
     pub(crate) fn judge_settled(&mut self) -> Check {
         self.judge_topic()?;
-        let mut online = 0;
+        let mut online = Online::default();
         for user in 0..self.names.len() {
             let is_somewhere = self.nodes.iter().any(|node| node.is_alive && node.users.contains_key(&user));
-            online += u64::from(is_somewhere);
-            let last = self.topic.iter().rev().find(|record| record.user == self.names[user]);
+            match SubjectKind::of(&self.names[user]) {
+                SubjectKind::User => online.users += u64::from(is_somewhere),
+                SubjectKind::Channel => online.channels += u64::from(is_somewhere),
+            }
+            let last = self.topic.iter().rev().find(|record| record.subject == self.names[user]);
             let said = last.is_some_and(|record| record.presence == Presence::Online);
             hold(said == is_somewhere, "topic_is_true", || {
                 format!("user {user} is online: {is_somewhere}, the topic says {last:?}")
             })?;
         }
-        let counted: u64 =
-            self.members_of_the_ring().map(|member| self.members[member].machine().online()).sum();
-        hold(counted == online, "online_adds_up", || format!("{counted} counted, {online} online"))?;
+        let mut counted = Online::default();
+        for member in self.members_of_the_ring() {
+            let of = self.members[member].machine().online();
+            counted.users += of.users;
+            counted.channels += of.channels;
+        }
+        hold(counted == online, "online_adds_up", || format!("{counted:?} counted, {online:?} online"))?;
         self.judge_members()
     }
 
@@ -177,8 +184,10 @@ impl World {
             })?;
             for node in alive() {
                 let expected = node.users.keys().filter(|user| is_home(user)).count();
-                let users =
-                    listed.iter().find(|info| info.node == node.incarnation).map(|info| info.users as usize);
+                let users = listed
+                    .iter()
+                    .find(|info| info.node == node.incarnation)
+                    .map(|info| info.subjects as usize);
                 hold(users == Some(expected), "nodes_are_counted", || {
                     format!("member {member}: {expected} expected of {:?}: {listed:?}", node.incarnation)
                 })?;

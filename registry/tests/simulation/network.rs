@@ -388,7 +388,7 @@ impl World {
             Some(machine) => {
                 let is_nameless = self.is(Mutant::IncarnationIgnored);
                 let name = if is_nameless { Incarnation(member as u128 + 1) } else { process.incarnation };
-                Message::Answer(router, ask.id, name, machine.table().locate(&ask.users))
+                Message::Answer(router, ask.id, name, machine.table().locate(&ask.subjects))
             }
         };
         self.send_at(self.now_ms + delay_ms, answer);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand::Rng as _;
-use tidegate_registry::{MemberId, Transports, UserCount};
+use tidegate_registry::{Count, MemberId, Transports};
 
 use crate::Ran;
 use crate::checks::{Begun, Check};
@@ -114,7 +114,7 @@ impl World {
     }
 
     fn tell(&mut self, node: NodeAt, user: UserAt, connections: u32, linger_ms: u64) {
-        let count = UserCount { connections, transports: Transports::SSE, linger_ms };
+        let count = Count { connections, transports: Transports::SSE, linger_ms };
         let (name, now_ms) = (self.names[user].clone(), self.now_ms);
         self.nodes[node].announcer.count(&name, count, 7, now_ms);
     }

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use tidegate_registry::{
     Announcer, Locator, LookupId, Member, MemberId, MemberOptions, REPLICAS, Ring, Transition,
 };
-use tidegate_vocab::{Incarnation, UserId};
+use tidegate_vocab::{Channel, Incarnation};
 
 use crate::checks::Begun;
 use crate::mutant::Mutant;
@@ -66,6 +66,12 @@ pub(crate) struct MemberProcess {
     pub(crate) pump: u64,
 }
 
+/// Every third is a channel: to the registry that is no difference.
+fn name(user: UserAt) -> Channel {
+    let kind = if user % 3 == 2 { "chat" } else { "user" };
+    Channel::parse(&format!("{kind}:{user}")).expect("valid")
+}
+
 impl MemberProcess {
     pub(crate) fn clock(&self, now_ms: u64) -> u64 {
         self.offset_ms + now_ms * self.rate / 100
@@ -95,7 +101,7 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) now_ms: u64,
-    pub(crate) names: Vec<UserId>,
+    pub(crate) names: Vec<Channel>,
     pub(crate) rings: Vec<RingOf>,
     pub(crate) nodes: Vec<NodeProcess>,
     pub(crate) members: Vec<MemberProcess>,
@@ -121,7 +127,7 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             mutant,
             now_ms: 1_000,
-            names: (0..USERS).map(|user| UserId::parse(&format!("user-{user}")).expect("valid")).collect(),
+            names: (0..USERS).map(name).collect(),
             rings: Vec::new(),
             nodes: Vec::new(),
             members: Vec::new(),
@@ -192,7 +198,7 @@ impl World {
     pub(crate) fn add_ring(&mut self, members: Vec<MemberAt>) {
         let listed: Vec<_> = members.iter().map(|member| (MemberId(*member as u32), 1)).collect();
         let ring = Arc::new(Ring::build(&listed).expect("valid"));
-        let homes = |user: &UserId| ring.replicas(user.as_str(), REPLICAS).map(|it| it.0 as usize).collect();
+        let homes = |user: &Channel| ring.replicas(user.as_str(), REPLICAS).map(|it| it.0 as usize).collect();
         let homes = self.names.iter().map(homes).collect();
         self.rings.push(RingOf { ring, members, homes });
     }
@@ -248,7 +254,7 @@ impl World {
         self.nodes.iter().position(|node| node.incarnation == incarnation).expect("a node that was")
     }
 
-    pub(crate) fn user_of(&self, name: &UserId) -> UserAt {
+    pub(crate) fn user_of(&self, name: &Channel) -> UserAt {
         self.names.iter().position(|user| user == name).expect("a user")
     }
 

@@ -10,8 +10,9 @@ use crate::config::{self, Profile};
 
 /// Make or check the topics in Kafka
 ///
-/// Tidegate keeps three: events, inbox (the users' own channels) and upstream (what clients say), each with log.partitions
-/// partitions. A router refuses to start on topics that would break a promise, and names this command.
+/// Tidegate keeps six: events, inbox (the users' own channels) and upstream (what clients say), each with log.partitions
+/// partitions, and control (revocations), dead (records that nobody could read) and presence (who is online, compacted), each
+/// with one. A router refuses to start on topics that would break a promise, and names this command.
 ///
 /// Examples:
 ///

@@ -158,7 +158,7 @@ settings! {
     }
     /// The event log.
     log: Log {
-        /// Partitions of each topic but `control` and `dead`, which have one; 1 to 1024. Fixed once there is a log: another number is refused.
+        /// Partitions of each topic but `control`, `dead` and `presence`, which have one; 1 to 1024. Fixed once there is a log: another number is refused.
         partitions: u32 = "64", dev "8";
         /// How long the topic `events` keeps its records.
         retention_events: Duration = r#""24h""#;
@@ -170,6 +170,9 @@ settings! {
         retention_control: Duration = r#""30d""#;
         /// How long the topic `dead` keeps the records that nobody could read.
         retention_dead: Duration = r#""7d""#;
+        /// How long the log of `tidegate dev` keeps what was said of presence: longer than anybody stays online, or that is
+        /// said again after a restart. In Kafka the topic `presence` is compacted instead, and this means nothing.
+        retention_presence: Duration = r#""90d""#;
         /// Changing it answers every cursor given so far with `lost: epoch`. For use after restoring an old backup.
         epoch_salt: String = r#""""#;
         /// Free space on the data directory's file system below which publishes are refused, at least 64MiB.
@@ -179,7 +182,8 @@ settings! {
     kafka: Kafka {
         /// Brokers to begin with: `host:port`.
         bootstrap: Vec<String> = "[]";
-        /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`, `<prefix>control`, `<prefix>dead`.
+        /// What the names of the topics begin with: `<prefix>events`, `<prefix>inbox`, `<prefix>upstream`, `<prefix>control`, `<prefix>dead`,
+        /// `<prefix>presence`.
         topic_prefix: String = r#""tidegate.""#;
         /// What the names of the consumer groups begin with by which Kafka assigns partitions to routers: `<group>-events`,
         /// `<group>-inbox`.

@@ -77,6 +77,7 @@ pub(crate) fn validate(
                 upstream: millis(raw.log.retention_upstream),
                 control: millis(raw.log.retention_control),
                 dead: millis(raw.log.retention_dead),
+                presence: millis(raw.log.retention_presence),
             },
             epoch_salt: raw.log.epoch_salt.clone(),
             disk_reserve_bytes: raw.log.disk_reserve.0,
@@ -195,7 +196,8 @@ impl Check {
         self.range("log.retention_inbox", &raw.log.retention_inbox, year.clone(), time);
         self.range("log.retention_upstream", &raw.log.retention_upstream, year.clone(), time);
         self.range("log.retention_control", &raw.log.retention_control, year.clone(), time);
-        self.range("log.retention_dead", &raw.log.retention_dead, year, time);
+        self.range("log.retention_dead", &raw.log.retention_dead, year.clone(), time);
+        self.range("log.retention_presence", &raw.log.retention_presence, year, time);
         let reserve = Size(limits::DISK_RESERVE_BYTES)..=Size(1 << 50);
         self.range("log.disk_reserve", &raw.log.disk_reserve, reserve, plain);
         self.range("store.cache_size", &raw.store.cache_size, size(mib, 1024 * 1024 * mib), plain);

@@ -8,11 +8,12 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 
-use crate::convert;
+use crate::problem;
 
 const AUTHORIZATION: &str = "authorization";
 
-/// The key that gateways, routers and registry members of one cluster share. Whoever has it may say where users are: it belongs into a secret store, and the port into a private network. Not shown by `Debug`.
+/// The key that gateways, routers and registry members of one cluster share. Whoever has it may read every event, speak as any
+/// client and say where users are: it belongs into a secret store, and the port into a private network. Not shown by `Debug`.
 #[derive(Clone)]
 pub struct Key(MetadataValue<Ascii>);
 
@@ -44,7 +45,7 @@ impl fmt::Debug for Key {
 
 /// The client's side: adds the key to every call.
 #[derive(Debug, Clone)]
-pub struct Bearer(pub(crate) Option<Key>);
+pub struct Bearer(pub Option<Key>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -57,7 +58,7 @@ impl Interceptor for Bearer {
 
 /// The server's side: refuses every call without the key, if there is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(pub(crate) Option<Key>);
+pub struct Gate(pub Option<Key>);
 
 impl Interceptor for Gate {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
@@ -67,7 +68,7 @@ impl Interceptor for Gate {
             return Ok(request);
         }
         let problem = Problem::new(ErrorKind::Unauthorized, "the cluster's key is missing or another one");
-        Err(convert::status_with(Code::Unauthenticated, &problem))
+        Err(problem::status_with(Code::Unauthenticated, &problem))
     }
 }
 
