@@ -29,9 +29,11 @@ auth:
   anonymous: true
 {{- end }}
 {{- end }}
-{{- if has .role (list "router" "topics") }}
+{{- if eq .role "router" }}
 store:
   data_dir: /var/lib/tidegate
+{{- end }}
+{{- if has .role (list "router" "topics") }}
 {{- if not (and $values.kafka.existingSecret $values.kafka.bootstrapKey) }}
 kafka:
   bootstrap: {{ toJson $values.kafka.bootstrap }}
@@ -47,12 +49,20 @@ registry:
 {{- end }}
 {{- end }}
 
+{{/* What the chart chooses where `config` says nothing: a user of a node that drains is not offline before it may be back. */}}
+{{- define "tidegate.config.defaults" -}}
+{{- if and .root.Values.registry.enabled (eq .role "registry") -}}
+registry: {debounce: {{ add (int64 .root.Values.gateway.drain.retryWindowSeconds) 10 }}s}
+{{- end }}
+{{- end }}
+
 {{/* tidegate.toml of a role. JSON's texts, numbers, booleans and lists of them are TOML's too. */}}
 {{- define "tidegate.config" -}}
 {{- $own := dict }}
 {{- if ne .role "topics" }}{{ $own = (index .root.Values .role).config }}{{ else }}{{ $own = .root.Values.router.config }}{{ end }}
 {{- $managed := include "tidegate.config.managed" . | fromYaml }}
-{{- $config := mergeOverwrite (deepCopy .root.Values.config) (deepCopy $own) $managed }}
+{{- $defaults := include "tidegate.config.defaults" . | fromYaml }}
+{{- $config := mergeOverwrite $defaults (deepCopy .root.Values.config) (deepCopy $own) $managed }}
 {{- range $section, $keys := $config }}
 {{- if eq $section "namespaces" }}
 {{- range $name, $inner := $keys }}
