@@ -34,6 +34,7 @@ def plant(renderings, tally):
 
 
 def main():
+    configs.binary()
     chart, tally, began = Chart(), Tally(), time.monotonic()
 
     def step(name, work):
