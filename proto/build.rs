@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 9] = [
+    "tidegate/cluster/v1/cluster.proto",
     "tidegate/control/v1/control.proto",
     "tidegate/deliver/v1/deliver.proto",
     "tidegate/log/v1/log.proto",
+    "tidegate/presence/v1/presence.proto",
     "tidegate/publish/v1/publish.proto",
     "tidegate/registry/v1/registry.proto",
     "tidegate/upstream/v1/upstream.proto",
+    "tidegate/users/v1/users.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

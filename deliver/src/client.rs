@@ -1,13 +1,15 @@
 //! The node's end: a router at an address, as a [`RouterLink`].
 
 mod attach;
+mod reach;
 mod say;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
+    UpstreamMessage,
 };
 use tidegate_proto::deliver::v1::deliver_client::DeliverClient;
 use tidegate_proto::deliver::v1::{self as wire};
@@ -111,6 +113,13 @@ impl RouterLink for Remote {
         let mut client = self.client.clone();
         Box::pin(async move {
             convert::control_from_wire(in_time(client.control(convert::control_ask_to_wire(ask))).await?)
+        })
+    }
+
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
+        Box::pin(async move {
+            let opening = reach::open(self.client.clone(), &self.metrics, node);
+            tokio::time::timeout(CALL_TIMEOUT, opening).await.unwrap_or_else(|_| Err(convert::unreachable()))
         })
     }
 

@@ -1,6 +1,7 @@
 //! Problems, client messages and verdicts, as messages and back. Frames are converted by `tidegate_proto::frames`.
 
 mod control;
+mod reach;
 
 use std::sync::Arc;
 
@@ -15,6 +16,10 @@ use tidegate_vocab::{
 use tonic::{Code, Status};
 
 pub(crate) use control::{control_ask_from_wire, control_ask_to_wire, control_from_wire, control_to_wire};
+pub(crate) use reach::{
+    node_hello_from_wire, node_hello_to_wire, node_says_from_wire, node_says_to_wire, router_says_from_wire,
+    router_says_to_wire,
+};
 
 /// When a router that cannot be reached is worth another try, in milliseconds.
 const RETRY_MS: u64 = 500;
@@ -92,16 +97,22 @@ pub(crate) fn answer_to_wire(number: u64, answer: Result<Position, Problem>) -> 
             partition: position.partition,
             offset: position.offset.0,
         }),
-        Err(problem) => say_response::Outcome::Problem(wire::Problem {
-            kind: problem.kind.as_str().to_owned(),
-            detail: problem.detail,
-            retry_ms: problem.retry_ms,
-        }),
+        Err(problem) => say_response::Outcome::Problem(problem_to_wire(problem)),
     };
     wire::SayResponse { number, outcome: Some(outcome) }
 }
 
+fn problem_to_wire(problem: Problem) -> wire::Problem {
+    let kind = problem.kind.as_str().to_owned();
+    wire::Problem { kind, detail: problem.detail, retry_ms: problem.retry_ms }
+}
+
 /// A kind that this version does not know is a fault, not a guess.
+fn problem_from_wire(problem: wire::Problem) -> Problem {
+    let kind = kind_named(&problem.kind).unwrap_or(ErrorKind::Internal);
+    Problem { kind, detail: problem.detail, retry_ms: problem.retry_ms }
+}
+
 pub(crate) fn answer_from_wire(outcome: Option<say_response::Outcome>) -> Result<Position, Problem> {
     match outcome {
         Some(say_response::Outcome::Position(position)) => Ok(Position {
@@ -109,11 +120,7 @@ pub(crate) fn answer_from_wire(outcome: Option<say_response::Outcome>) -> Result
             partition: position.partition,
             offset: Offset(position.offset),
         }),
-        Some(say_response::Outcome::Problem(problem)) => Err(Problem {
-            kind: kind_named(&problem.kind).unwrap_or(ErrorKind::Internal),
-            detail: problem.detail,
-            retry_ms: problem.retry_ms,
-        }),
+        Some(say_response::Outcome::Problem(problem)) => Err(problem_from_wire(problem)),
         None => Err(strange_answer()),
     }
 }

@@ -1,6 +1,7 @@
 //! The router's end: any [`RouterLink`] as the Deliver service.
 
 mod attach;
+mod reach;
 mod say;
 
 use std::sync::Arc;
@@ -98,6 +99,7 @@ struct Service {
 impl Deliver for Service {
     type AttachStream = BoxStream<'static, Result<wire::AttachResponse, Status>>;
     type SayStream = BoxStream<'static, Result<wire::SayResponse, Status>>;
+    type ReachStream = BoxStream<'static, Result<wire::ReachResponse, Status>>;
 
     async fn attach(
         &self,
@@ -114,6 +116,16 @@ impl Deliver for Service {
         request: Request<Streaming<wire::SayRequest>>,
     ) -> Result<Response<Self::SayStream>, Status> {
         Ok(Response::new(say::answers(self, request.into_inner())))
+    }
+
+    async fn reach(
+        &self,
+        request: Request<Streaming<wire::ReachRequest>>,
+    ) -> Result<Response<Self::ReachStream>, Status> {
+        let opening = reach::open(self, request.into_inner());
+        let opened = tokio::time::timeout(CALL_TIMEOUT, opening).await;
+        let stream = opened.map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
+        Ok(Response::new(stream))
     }
 
     async fn resolve(

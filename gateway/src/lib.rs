@@ -14,6 +14,8 @@ mod message;
 mod metrics;
 mod node_task;
 mod origin;
+mod presence;
+mod reach;
 mod request;
 mod shard;
 mod shared;
@@ -29,6 +31,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_link::Routers;
+use tidegate_registry::RingError;
+use tidegate_registry::client::{AnnounceHandle, AnnounceTask};
 use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +40,7 @@ pub use config::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret}
 
 use control::asking::Asking;
 use node_task::NodeTask;
+use reach::Reach;
 use shard::Shard;
 use shared::Shared;
 use upstream_route::UpstreamRoute;
@@ -63,6 +68,9 @@ pub enum StartError {
     /// A metric is registered already.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The registry's members make no ring.
+    #[error("registry.members: {0}")]
+    Ring(#[from] RingError),
 }
 
 /// What a gateway may hold, as it was at start.
@@ -86,6 +94,10 @@ pub struct Gateway {
     threads: Vec<std::thread::JoinHandle<()>>,
     node: tokio::task::JoinHandle<()>,
     control: tokio::task::JoinHandle<()>,
+    /// The tasks that announce who is here and that answer routers' questions.
+    users: tokio::task::JoinSet<()>,
+    announcer: Option<AnnounceHandle>,
+    drain_asked: watch::Receiver<bool>,
 }
 
 /// Time that connections have beyond the drain's window to end their side.
@@ -107,6 +119,7 @@ impl Gateway {
         let budget = budget(config.connections_limit);
         let incarnation = Incarnation::random();
         let address = config.public;
+        let announcer = announcer(&config, incarnation)?;
         let listeners =
             listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
         let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
@@ -125,14 +138,16 @@ impl Gateway {
         let (accepting, is_accepting) = watch::channel(true);
         let (draining, is_draining) = watch::channel(None);
         let (to_node, commands) = mpsc::channel(limits::NODE_QUEUE_LIMIT);
-        let (mut shards, mut threads) = (Vec::new(), Vec::new());
+        let (mut shards, mut shards_asked, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (number, listener) in listeners.into_iter().enumerate() {
             let (to_shard, inbox) = mpsc::channel(limits::SHARD_QUEUE_LIMIT);
+            let (ask_shard, asks) = mpsc::channel(limits::REACH_QUEUE_LIMIT);
             let seed = ShardSeed {
                 number: number as u16,
                 shared: Arc::clone(&shared),
                 to_node: to_node.clone(),
                 inbox,
+                asks,
                 listener,
                 accepting: is_accepting.clone(),
                 draining: is_draining.clone(),
@@ -141,6 +156,7 @@ impl Gateway {
                 std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || seed.run());
             threads.push(thread.map_err(StartError::Shard)?);
             shards.push(to_shard);
+            shards_asked.push(ask_shard);
         }
         let task = NodeTask::new(
             counts,
@@ -150,9 +166,26 @@ impl Gateway {
             Arc::clone(&shared.owners_heard),
         );
         let node = tokio::spawn(task.run(routers.clone(), incarnation, commands));
-        let asking = Asking::new(Arc::clone(&shared.control), routers, shared.clock, shared.metrics.clone());
+        let asking =
+            Asking::new(Arc::clone(&shared.control), routers.clone(), shared.clock, shared.metrics.clone());
         let control = tokio::spawn(asking.run());
-        Ok(Self { shared, address, budget, accepting, draining, threads, node, control })
+        let mut users = tokio::task::JoinSet::new();
+        users.spawn(Arc::clone(&shared.presences).announce(announcer.clone()));
+        let (drain_ask, drain_asked) = watch::channel(false);
+        users.spawn(Reach::new(Arc::clone(&shared), shards_asked, announcer.clone(), drain_ask).run(routers));
+        Ok(Self {
+            shared,
+            address,
+            budget,
+            accepting,
+            draining,
+            threads,
+            node,
+            control,
+            users,
+            announcer,
+            drain_asked,
+        })
     }
 
     /// The address that clients connect to.
@@ -171,6 +204,16 @@ impl Gateway {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.sockets()
+    }
+
+    /// Completes once an operator has asked, through a router, for this node to be drained; never if nobody does.
+    pub fn drain_asked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut asked = self.drain_asked.clone();
+        async move {
+            if asked.wait_for(|asked| *asked).await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Whether load balancers should send clients here.
@@ -224,8 +267,12 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { threads, node, control, accepting, .. } = self;
+        let Self { threads, node, control, accepting, mut users, announcer, .. } = self;
         accepting.send_replace(false);
+        if let Some(announcer) = announcer {
+            announcer.goodbye().await;
+        }
+        users.shutdown().await;
         for task in [control, node] {
             task.abort();
             let _ = task.await;
@@ -234,6 +281,24 @@ impl Gateway {
             tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
     }
+}
+
+/// The task that tells the registry who is here, and the one that hands it newer member lists.
+fn announcer(config: &GatewayConfig, node: Incarnation) -> Result<Option<AnnounceHandle>, RingError> {
+    let Some(members) = config.registry.clone() else { return Ok(None) };
+    let mut lists = members.lists;
+    let list = lists.borrow_and_update().clone();
+    let (handle, _) = AnnounceTask::spawn(node, config.name.clone(), list, members.key)?;
+    let following = handle.clone();
+    tokio::spawn(async move {
+        while lists.changed().await.is_ok() {
+            let list = lists.borrow_and_update().clone();
+            if let Err(error) = following.set_members(list).await {
+                tracing::error!(%error, "member list makes no ring; the old one stays");
+            }
+        }
+    });
+    Ok(Some(handle))
 }
 
 /// What the file limit leaves for connections, and what they take.
@@ -249,6 +314,7 @@ struct ShardSeed {
     shared: Arc<Shared>,
     to_node: mpsc::Sender<Vec<shard::item::NodeCommand>>,
     inbox: mpsc::Receiver<Vec<shard::item::ShardItem>>,
+    asks: mpsc::Receiver<shard::asked::ShardAsk>,
     listener: std::net::TcpListener,
     accepting: watch::Receiver<bool>,
     draining: watch::Receiver<Option<Duration>>,
@@ -269,7 +335,7 @@ impl ShardSeed {
             let shard =
                 Shard::new(self.number, self.shared, self.to_node, self.accepting.clone(), self.draining);
             tokio::task::spawn_local(listen::accept(std::rc::Rc::clone(&shard), listener, self.accepting));
-            shard.run(self.inbox).await;
+            shard.run(self.inbox, self.asks).await;
         });
     }
 }

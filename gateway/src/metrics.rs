@@ -30,6 +30,9 @@ pub(crate) struct Metrics {
     pub(crate) upstream_moves: IntCounter,
     pub(crate) revocations: IntCounter,
     pub(crate) control_fresh: IntGauge,
+    pub(crate) reach_streams: IntGauge,
+    pub(crate) subjects: IntGauge,
+    pub(crate) asked: IntCounterVec,
 }
 
 impl Metrics {
@@ -124,6 +127,15 @@ impl Metrics {
                 "tidegate_gateway_control_fresh",
                 "1 while a router vouches for what is revoked; at 0 deliveries are held.",
             )?,
+            reach_streams: IntGauge::new(
+                "tidegate_gateway_reach_streams",
+                "Reach streams to routers that are open: without one this node's users cannot be asked for.",
+            )?,
+            subjects: IntGauge::new(
+                "tidegate_gateway_subjects",
+                "Users here, and channels of which it is announced who follows them.",
+            )?,
+            asked: counters("asked_total", "Questions of routers, by kind.", &["kind"])?,
         };
         let Self {
             connections,
@@ -148,9 +160,12 @@ impl Metrics {
             upstream_moves,
             revocations,
             control_fresh,
+            reach_streams,
+            subjects,
+            asked,
         } = &metrics;
         registry.register(Box::new(connections.clone()))?;
-        for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages] {
+        for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages, asked] {
             registry.register(Box::new(counter.clone()))?;
         }
         for counter in
@@ -158,9 +173,16 @@ impl Metrics {
         {
             registry.register(Box::new(counter.clone()))?;
         }
-        for gauge in
-            [outbox_bytes, drain_remaining, streams, partitions_unserved, partitions_stale, control_fresh]
-        {
+        for gauge in [
+            outbox_bytes,
+            drain_remaining,
+            streams,
+            reach_streams,
+            subjects,
+            partitions_unserved,
+            partitions_stale,
+            control_fresh,
+        ] {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(delivery_latency.clone()))?;

@@ -6,6 +6,7 @@
 //! Invariants: an event is given to a connection at most once per channel and in order; a cursor covers nothing that
 //! was not handed to the socket's queue before it; an idle connection has no buffer, no timer and no channel of its own.
 
+pub(crate) mod asked;
 pub(crate) mod conn;
 mod cursor;
 mod deliver;
@@ -102,6 +103,8 @@ struct Drain {
     end_tick: u32,
 }
 
+/// Questions answered in a row before others have their turn.
+const ASKS_IN_A_ROW: usize = 63;
 /// Bytes read from a socket at once; one buffer per shard.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -147,7 +150,12 @@ impl Shard {
 
     /// Takes items and ticks until the node task ends. What came while no router vouches for what is revoked waits, one
     /// batch here and the rest where it is: in the node task, in its streams, in the routers.
-    pub(crate) async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<Vec<ShardItem>>) {
+    /// Questions of routers are answered all the while.
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        mut inbox: mpsc::Receiver<Vec<ShardItem>>,
+        mut asks: mpsc::Receiver<asked::ShardAsk>,
+    ) {
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = self.draining.clone();
@@ -166,6 +174,14 @@ impl Shard {
                 Ok(()) = draining.changed() => {
                     let window = *draining.borrow_and_update();
                     self.state.borrow_mut().begin_drain(window.unwrap_or_default());
+                }
+                Some(ask) = asks.recv() => {
+                    let mut state = self.state.borrow_mut();
+                    state.asked(ask);
+                    for _ in 0..ASKS_IN_A_ROW {
+                        let Ok(ask) = asks.try_recv() else { break };
+                        state.asked(ask);
+                    }
                 }
                 message = inbox.recv(), if held.is_none() => match message {
                     Some(items) => held = Some(items),
@@ -206,8 +222,9 @@ impl State {
         if set == NO_SET {
             return;
         }
-        let (place, opening) = (conn.place, conn.opening.take());
+        let (place, opening, transport) = (conn.place, conn.opening.take(), conn.transport());
         let channels: Vec<ChannelIdx> = self.table.set(set).channels().collect();
+        self.shared.presences.go(channels.iter().map(|channel| &self.table.entry(*channel).name), transport);
         for channel in channels {
             let sub =
                 opening.as_ref().and_then(|opening| opening.subs.iter().find(|sub| sub.channel == channel));

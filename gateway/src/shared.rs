@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::GatewayConfig;
 use crate::control::Control;
 use crate::metrics::Metrics;
+use crate::presence::Presences;
 use crate::upstream_route::UpstreamRoute;
 
 /// See the module.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// The drain's wait is over: no new connection.
     pub(crate) is_refusing: AtomicBool,
     pub(crate) control: Arc<Control>,
+    pub(crate) presences: Arc<Presences>,
     /// Every partition has been named by some owner.
     pub(crate) owners_heard: Arc<AtomicBool>,
     sockets: Arc<AtomicUsize>,
@@ -50,7 +52,9 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
+        let clock = Clock::start();
         Self {
+            presences: Arc::new(Presences::new(parts.config.presence.clone(), clock)),
             auth: Authenticator::new(&parts.config.auth),
             config: parts.config,
             counts: parts.counts,
@@ -58,7 +62,7 @@ impl Shared {
             upstream: parts.upstream,
             demo_publish: parts.demo_publish,
             incarnation: parts.incarnation,
-            clock: Clock::start(),
+            clock,
             everyone: Channel::everyone(),
             sockets_limit: parts.sockets_limit,
             is_draining: AtomicBool::new(false),

@@ -1,10 +1,12 @@
 //! The seam between a gateway and a router, the same whether they share a process or a network.
 //!
-//! Owns: the ordered Deliver stream with its byte cap, and the call that carries a client's message to the log.
+//! Owns: the ordered Deliver stream with its byte cap, the Reach stream for what is addressed to users now, and the call that
+//! carries a client's message to the log.
 //! Does not know how either side works. Pushing never waits: a full stream makes its tenures fall behind, and room
 //! wakes them again.
 
 mod queue;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -19,6 +21,10 @@ use tidegate_vocab::{
 use tokio::sync::mpsc;
 
 pub use queue::{DeliverReceiver, DeliverSender, deliver_queue};
+pub use reach::{
+    Held, NoRoom, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, NodeWord, OccupantsPage,
+    ReachReceiver, ReachSender, ReachStream, Reached, RouterSays, reach_queue,
+};
 
 /// A future that the trait can return behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -160,4 +166,8 @@ pub trait RouterLink: Send + Sync + 'static {
     /// of its own and not frames of the Deliver stream: a node that holds its deliveries for want of a fresh word does
     /// not read that stream, and the word must reach it all the same.
     fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>>;
+
+    /// Opens the stream on which this node is asked for its users; an older one of the same incarnation is closed. A call of
+    /// its own for the reason that `control` is one.
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>>;
 }

@@ -1,6 +1,6 @@
 //! The versioned protocol buffers and their generated code.
 //!
-//! Owns: what backends speak ([`publish`], [`upstream`], [`control`]), what stands in the log ([`log`]), what gateways and
+//! Owns: what backends speak ([`publish`], [`users`], [`upstream`], [`control`], [`presence`]), what operators ask for ([`cluster`]), what stands in the log ([`log`]), what gateways and
 //! routers say to each other ([`deliver`]) and what both say to registry members ([`registry`]). `proto/check` lints
 //! the files and refuses changes that break a released
 //! version. Holds no logic besides the conversions of `frames` and what all internal calls have in common, `calls` (features).
@@ -30,12 +30,39 @@ pub mod control {
     }
 }
 
+/// What backends address to users now, and where users are.
+pub mod users {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.users.v1");
+    }
+}
+
+/// The cluster itself, for operators.
+pub mod cluster {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.cluster.v1");
+    }
+}
+
 /// What clients say, for backends to read.
 pub mod upstream {
     /// Version 1.
     #[expect(clippy::allow_attributes, reason = "generated code")]
     pub mod v1 {
         tonic::include_proto!("tidegate.upstream.v1");
+    }
+}
+
+/// Who comes and who goes, for backends.
+pub mod presence {
+    /// Version 1.
+    #[expect(clippy::allow_attributes, reason = "generated code")]
+    pub mod v1 {
+        tonic::include_proto!("tidegate.presence.v1");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Lookups in batches, on one core, from a member with a million users.
+//! Lookups in batches, on one core, from a member with a million users: 3 million keys per second are wanted. What is asked for is
+//! cold as well, as it is not when it comes from a request.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -55,6 +55,14 @@ impl CompactId {
         }
     }
 
+    /// Reads where it begins.
+    pub(crate) fn touch(&self) -> u8 {
+        match self {
+            Self::Inline(length, _) => *length,
+            Self::Boxed(_) => 0,
+        }
+    }
+
     fn as_str(&self) -> &str {
         // invariant: the bytes were a str
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()

@@ -1,7 +1,9 @@
 //! Subject -> places: the one module that names dashmap.
 //!
 //! One task writes (the owner of [`Member`](crate::Member)), any thread reads. Guards stay in here: callers pass closures
-//! and must not call back into the table from them.
+//! and must not call back into the table from them. The writer holds one lock at a time, a reader may hold many.
+
+mod locate;
 
 use std::hash::BuildHasher as _;
 use std::num::NonZeroU16;
@@ -10,10 +12,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
-use tidegate_vocab::{Channel, Incarnation};
+use tidegate_vocab::Incarnation;
 
-use crate::frame::{Holding, Location, Place, SubjectKind, Transports};
-use crate::id::{CompactId, Seeded, key_of};
+use crate::frame::{Holding, SubjectKind, Transports};
+use crate::id::{CompactId, Seeded};
 
 /// Parts that a pass visits one at a time: 16,000 subjects each at a million.
 pub(crate) const STRIPES: usize = 64;
@@ -95,6 +97,11 @@ impl Entry {
         }
     }
 
+    /// Reads where the entry ends.
+    fn touch(&self) -> u8 {
+        u8::from(self.is_primary)
+    }
+
     fn is_empty(&self) -> bool {
         self.first.is_none() && !self.is_online
     }
@@ -136,37 +143,8 @@ impl Table {
         }
     }
 
-    /// By bits that neither dashmap's shards nor its buckets use.
-    fn stripe(&self, id: &[u8]) -> &DashMap<CompactId, Entry, Seeded> {
-        let number = (self.hasher.hash_one(id) >> 40) as usize % STRIPES;
-        &self.stripes[number] // invariant: a remainder by their count
-    }
-
-    /// Where these subjects are, in their order. Safe on any thread.
-    #[must_use]
-    pub fn locate(&self, subjects: &[Channel]) -> Vec<Location> {
-        self.locate_each(subjects.iter().map(Channel::as_str))
-    }
-
-    /// As [`locate`](Self::locate), for names that stand elsewhere. What is no name of a channel is nowhere.
-    pub fn locate_each<'a>(&self, subjects: impl IntoIterator<Item = &'a str>) -> Vec<Location> {
-        let valid = self.valid.load();
-        let place = |stored: &Stored| {
-            let valid = valid.get(usize::from(stored.node.get()) - 1)?;
-            let counts = valid.covers(stored.generation);
-            counts.then(|| Place { node: valid.node, state: stored.state() })
-        };
-        let locate = |subject: &str| {
-            let mut location = Location::default();
-            let key = key_of(subject);
-            if let Some(entry) = self.stripe(key.as_bytes()).get(key.as_bytes()) {
-                // Almost always one: what a growing list reserves would cost more than the lookup's own work.
-                location.places.reserve_exact(entry.places().count());
-                location.places.extend(entry.places().filter_map(place));
-            }
-            location
-        };
-        subjects.into_iter().map(locate).collect()
+    fn stripe(&self, key: &[u8]) -> &DashMap<CompactId, Entry, Seeded> {
+        &self.stripes[stripe_of(self.hasher.hash_one(key))] // invariant: a remainder by their count
     }
 
     /// How many subjects are stored: those that are somewhere, those that the topic calls online, those not swept yet.
@@ -216,6 +194,11 @@ impl Table {
             stripe.shrink_to_fit();
         }
     }
+}
+
+/// By bits that neither dashmap's shards nor its buckets use.
+fn stripe_of(hash: u64) -> usize {
+    (hash >> 40) as usize % STRIPES
 }
 
 impl std::fmt::Debug for Table {

@@ -6,9 +6,12 @@
 mod answer;
 mod auth;
 mod body;
+mod cluster;
 mod control;
 mod grpc;
 mod json;
+mod presence;
+mod users;
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +20,13 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
+use tidegate_proto::cluster::v1::cluster_server::ClusterServer;
 use tidegate_proto::control::v1::control_server::ControlServer;
+use tidegate_proto::presence::v1::presence_server::PresenceServer;
 use tidegate_proto::publish::v1::publisher_server::PublisherServer;
 use tidegate_proto::upstream::v1::upstream_server::UpstreamServer;
+use tidegate_proto::users::v1::users_server::UsersServer;
 use tidegate_vocab::{ErrorKind, Problem, limits};
 use tokio::net::TcpListener;
 use tonic_health::ServingStatus;
@@ -75,8 +81,19 @@ fn app<H: Health>(
     let upstream = UpstreamServer::new(grpc::UpstreamService(Arc::clone(router)));
     let control = ControlServer::new(control::ControlService(Arc::clone(router)))
         .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
-    let mut services =
-        tonic::service::Routes::new(publisher).add_service(upstream).add_service(control).add_service(health);
+    let presence = PresenceServer::new(presence::PresenceService(Arc::clone(router)))
+        .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
+    let users = UsersServer::new(users::UsersService(Arc::clone(router)))
+        .max_decoding_message_size(limits::API_REQUEST_BYTES_LIMIT);
+    let cluster = ClusterServer::new(cluster::ClusterService(Arc::clone(router)))
+        .max_decoding_message_size(control::REQUEST_BYTES_LIMIT);
+    let mut services = tonic::service::Routes::new(publisher)
+        .add_service(upstream)
+        .add_service(control)
+        .add_service(presence)
+        .add_service(users)
+        .add_service(cluster)
+        .add_service(health);
     if router.context.config.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tidegate_proto::FILE_DESCRIPTOR_SET)
@@ -88,6 +105,13 @@ fn app<H: Health>(
         .route("/v1/publish", post(json::publish))
         .route("/v1/publish/batch", post(json::publish_batch))
         .route("/v1/revoke", post(control::revoke))
+        .route("/v1/presence/watch", get(presence::watch))
+        .route("/v1/direct", post(users::direct))
+        .route("/v1/disconnect", post(users::disconnect))
+        .route("/v1/users", get(users::locate))
+        .route("/v1/occupants", get(users::occupants))
+        .route("/v1/gateways", get(cluster::gateways))
+        .route("/v1/gateways/drain", post(cluster::drain))
         .with_state(Arc::clone(router));
     let keys = Arc::new(ApiKeys::new(&router.context.config.api_keys));
     let deadline = Duration::from_millis(router.context.config.request_timeout_ms);
@@ -123,5 +147,8 @@ async fn report_health(router: Arc<Router>, reporter: HealthReporter) {
         reporter.set_service_status("tidegate.publish.v1.Publisher", status).await;
         reporter.set_service_status("tidegate.upstream.v1.Upstream", status).await;
         reporter.set_service_status("tidegate.control.v1.Control", status).await;
+        reporter.set_service_status("tidegate.presence.v1.Presence", status).await;
+        reporter.set_service_status("tidegate.users.v1.Users", status).await;
+        reporter.set_service_status("tidegate.cluster.v1.Cluster", status).await;
     }
 }

@@ -12,12 +12,15 @@ mod context;
 mod control;
 mod dead_letters;
 mod metrics;
+mod nodes;
 mod partition;
 mod peers;
+pub mod presence;
 pub mod publish;
 mod record;
 mod streams;
 pub mod upstream;
+pub mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,6 +30,7 @@ use prometheus::Registry;
 use tidegate_eventlog::{Assignment, EventLog};
 use tidegate_history::HistoryStore;
 use tidegate_link::Routers;
+use tidegate_registry::client::{LocateHandle, LocateTask};
 use tidegate_vocab::{ErrorKind, Incarnation, PartitionId, Problem};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -38,8 +42,11 @@ use control::ControlTopic;
 use dead_letters::DeadLetters;
 pub use metrics::Api;
 use metrics::Metrics;
+pub use nodes::ListedNode;
+use nodes::Nodes;
 use partition::{PartitionHandle, Phase};
 use peers::Peers;
+use presence::PresenceTopic;
 use streams::Attached;
 
 /// How long each phase of a shutdown may take.
@@ -64,6 +71,11 @@ pub struct Router {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     peers: Arc<Peers>,
     control: ControlTopic,
+    presence: PresenceTopic,
+    nodes: Nodes,
+    /// Where users are; none without a registry.
+    locate: Option<LocateHandle>,
+    occupants_cache: users::OccupantsCache,
     this: Weak<Self>,
 }
 
@@ -91,6 +103,7 @@ impl Router {
         let assignments = log.assignments();
         let dead_letters = DeadLetters::new(Arc::clone(&log), metrics.dead_letters_unkept.clone());
         let clock = Clock::default();
+        let locate = locate(&config);
         let context = Arc::new(Context { config, log, store, metrics, clock, dead_letters });
         let router = Arc::new_cyclic(|this| Self {
             context,
@@ -99,11 +112,18 @@ impl Router {
             tasks: Mutex::default(),
             peers: Arc::default(),
             control: ControlTopic::default(),
+            presence: PresenceTopic::default(),
+            nodes: Nodes::default(),
+            locate,
+            occupants_cache: users::OccupantsCache::default(),
             this: this.clone(),
         });
         router.own(tokio::spawn(Arc::clone(&router).follow_assignments(assignments)));
         router.own(tokio::spawn(Arc::clone(&router).keep_gauges()));
         router.own(tokio::spawn(Arc::clone(&router).follow_control()));
+        if let Some(members) = router.context.config.registry.clone() {
+            router.own(tokio::spawn(Arc::clone(&router).hold_presence(members)));
+        }
         Ok(router)
     }
 
@@ -184,6 +204,7 @@ impl Router {
             std::mem::take(&mut state.partitions).into_values().map(|partition| partition.revoke()).collect()
         };
         phase("partitions", futures::future::join_all(ended)).await;
+        self.nodes.close();
         for attached in std::mem::take(&mut self.state().streams).into_values() {
             attached.close();
         }
@@ -318,6 +339,31 @@ impl Router {
         metrics.tenures_behind.set(gauge(all().map(|status| status.behind()).sum()));
         let stall_max_ms = all().map(|status| status.stall_ms(now_ms)).max().unwrap_or(0);
         metrics.partition_stall_max_seconds.set(stall_max_ms as f64 / 1_000.0);
+    }
+}
+
+/// The task that asks the registry, and the one that hands it newer member lists.
+fn locate(config: &RouterConfig) -> Option<LocateHandle> {
+    let members = config.registry.clone()?;
+    let mut lists = members.lists;
+    let list = lists.borrow_and_update().clone();
+    match LocateTask::spawn(list, members.key) {
+        Ok((handle, _)) => {
+            let following = handle.clone();
+            tokio::spawn(async move {
+                while lists.changed().await.is_ok() {
+                    let list = lists.borrow_and_update().clone();
+                    if let Err(error) = following.set_members(list).await {
+                        tracing::error!(%error, "member list makes no ring; the old one stays");
+                    }
+                }
+            });
+            Some(handle)
+        }
+        Err(error) => {
+            tracing::error!(%error, "member list makes no ring: all nodes are asked for every user");
+            None
+        }
     }
 }
 

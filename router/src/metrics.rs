@@ -3,6 +3,7 @@
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use tidegate_eventlog::AppendError;
 use tidegate_vocab::ErrorKind;
 
 use crate::record::DeadReason;
@@ -49,6 +50,10 @@ pub(crate) struct Metrics {
     revocations: IntCounterVec,
     pub(crate) control_records: IntGauge,
     pub(crate) control_age: Gauge,
+    pub(crate) presence_streams: IntGauge,
+    pub(crate) presence_records: IntGauge,
+    presence_appended: IntCounterVec,
+    presence_append_failures: IntCounterVec,
     pub(crate) partitions_assigned: IntGauge,
     pub(crate) partitions_serving: IntGauge,
     pub(crate) partition_stall_max_seconds: Gauge,
@@ -56,6 +61,11 @@ pub(crate) struct Metrics {
     pub(crate) rebalances: IntCounter,
     pub(crate) tenures_behind: IntGauge,
     pub(crate) streams: IntGauge,
+    pub(crate) nodes_reached: IntGauge,
+    direct_requests: IntCounterVec,
+    direct_seconds: Histogram,
+    direct_users: IntCounterVec,
+    pub(crate) disconnects: IntCounter,
     pub(crate) lost: IntCounter,
     pub(crate) lag_sum: IntGauge,
     pub(crate) lag_max: IntGauge,
@@ -124,6 +134,25 @@ impl Metrics {
                 "tidegate_router_control_age_seconds",
                 "Since this router asked for the end of the control topic that it has read up to; NaN before",
             )?,
+            presence_streams: on.gauge(
+                "tidegate_presence_streams",
+                "Registry members whose transitions this router appends: all of them at one router, none at the others",
+            )?,
+            presence_records: on.gauge(
+                "tidegate_presence_records",
+                "Offsets between the ends of the topic presence when it was last read from its start; compaction leaves fewer \
+                 records",
+            )?,
+            presence_appended: on.counters(
+                "tidegate_presence_appended_total",
+                "Transitions that the log has, by what became of a user or channel",
+                &["state"],
+            )?,
+            presence_append_failures: on.counters(
+                "tidegate_presence_append_failures_total",
+                "Transitions that the log did not take; the member gives them out again",
+                &["kind"],
+            )?,
             partitions_assigned: on
                 .gauge("tidegate_router_partitions_assigned", "Partitions that the log assigned to us")?,
             partitions_serving: on
@@ -137,6 +166,29 @@ impl Metrics {
             tenures_behind: on
                 .gauge("tidegate_router_tenures_behind", "Tenures whose node reads too slowly just now")?,
             streams: on.gauge("tidegate_router_streams", "Nodes attached")?,
+            nodes_reached: on.gauge(
+                "tidegate_router_nodes_reached",
+                "Nodes that this router can ask something now (Reach streams)",
+            )?,
+            direct_requests: on.counters(
+                "tidegate_direct_requests_total",
+                "Direct messages by outcome (ok or an error kind)",
+                &["code"],
+            )?,
+            direct_seconds: on.histogram(
+                "tidegate_direct_duration_seconds",
+                "Time from a direct message to the answers of all nodes",
+                &SECONDS,
+            )?,
+            direct_users: on.counters(
+                "tidegate_direct_users_total",
+                "Users of direct messages, by whether a connection took the message",
+                &["reached"],
+            )?,
+            disconnects: on.counter(
+                "tidegate_router_disconnects_total",
+                "Connections that nodes closed because a backend asked for it",
+            )?,
             lost: on.counter("tidegate_router_lost_total", "Lost frames sent")?,
             lag_sum: on.gauge(
                 "tidegate_router_lag_records",
@@ -170,6 +222,7 @@ impl Metrics {
         for reason in DeadReason::ALL {
             metrics.dead_letters.with_label_values(&[reason.as_str()]);
         }
+        metrics.direct_users(0, 0);
         for api in Api::ALL {
             metrics.publish_requests.with_label_values(&[api.as_str(), "ok"]);
         }
@@ -185,12 +238,34 @@ impl Metrics {
         self.publish_seconds.with_label_values(&[api.as_str()]).observe(elapsed.as_secs_f64());
     }
 
+    pub(crate) fn direct(&self, code: Option<ErrorKind>, elapsed: std::time::Duration) {
+        self.direct_requests.with_label_values(&[code.map_or("ok", ErrorKind::as_str)]).inc();
+        self.direct_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn direct_users(&self, reached: usize, missed: usize) {
+        self.direct_users.with_label_values(&["yes"]).inc_by(reached as u64);
+        self.direct_users.with_label_values(&["no"]).inc_by(missed as u64);
+    }
+
     pub(crate) fn upstream(&self, outcome: Result<(), ErrorKind>) {
         self.upstream_messages.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
     }
 
     pub(crate) fn revoked(&self, outcome: Result<(), ErrorKind>) {
         self.revocations.with_label_values(&[outcome.err().map_or("ok", ErrorKind::as_str)]).inc();
+    }
+
+    /// What the log said to a transition.
+    pub(crate) fn presence_appended(&self, state: &'static str, outcome: Result<(), &AppendError>) {
+        let kind = match outcome {
+            Ok(()) => return self.presence_appended.with_label_values(&[state]).inc(),
+            Err(AppendError::Unavailable { .. }) => "unavailable",
+            Err(AppendError::Busy) => "busy",
+            Err(AppendError::Full { .. }) => "full",
+            Err(AppendError::Indeterminate { .. }) => "indeterminate",
+        };
+        self.presence_append_failures.with_label_values(&[kind]).inc();
     }
 
     pub(crate) fn dead_letter(&self, reason: DeadReason) {

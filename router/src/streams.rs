@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, Routed, RouterLink, Settled,
-    UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, NodeHello, ReachStream, Routed,
+    RouterLink, Settled, UpstreamMessage, deliver_queue,
 };
 use tidegate_tenure::{StreamId, ToRouter};
 use tidegate_vocab::{ErrorKind, Event, Incarnation, Offset, PartitionId, Position, Problem, limits};
@@ -152,6 +152,10 @@ impl RouterLink for Router {
     fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
         let answer = self.control.answer(ask, self.context.log.is_blind());
         Box::pin(async move { Ok(answer) })
+    }
+
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
+        Box::pin(async move { self.arc()?.enter_node(node).await })
     }
 
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {

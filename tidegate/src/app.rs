@@ -64,9 +64,6 @@ pub enum BuildError {
     /// The cluster's key cannot stand in a header.
     #[error("cluster.key: {0}")]
     Key(#[from] tidegate_deliver::KeyError),
-    /// Nor can it for members of the registry.
-    #[error("cluster.key: {0}")]
-    RegistryKey(#[from] tidegate_registry::KeyError),
     /// The list of the registry's members makes no ring, which validation finds before.
     #[error("registry.members: {0}")]
     Ring(#[from] tidegate_registry::RingError),
@@ -214,10 +211,14 @@ impl App {
     /// When a core task ended, or the shutdown was not in good order.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         tokio::pin!(shutdown);
+        let drain_asked = self.gateway.as_ref().map(Gateway::drain_asked);
+        let drain_asked = futures::future::OptionFuture::from(drain_asked);
+        tokio::pin!(drain_asked);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         let failed = loop {
             tokio::select! {
                 () = &mut shutdown => break None,
+                Some(()) = &mut drain_asked => break None,
                 _ = looks.tick() => {
                     if let Some(role) = self.look() {
                         break Some(role);

@@ -6,12 +6,16 @@
 mod api;
 mod check_config;
 mod config_args;
+mod gateways;
 mod publish;
 mod revoke;
+mod ring;
 mod serve;
+mod table;
 mod tail;
 mod token;
 mod topics;
+mod users;
 mod version;
 
 use std::fmt::Display;
@@ -40,8 +44,13 @@ enum Command {
     Router(serve::RouterArgs),
     Registry(serve::RegistryArgs),
     Topics(topics::TopicsArgs),
+    Ring(ring::RingArgs),
     Publish(publish::PublishArgs),
     Tail(tail::TailArgs),
+    Where(users::WhereArgs),
+    Presence(users::PresenceArgs),
+    Direct(users::DirectArgs),
+    Disconnect(users::DisconnectArgs),
     Token(token::TokenArgs),
     Revoke(revoke::RevokeArgs),
     CheckConfig(check_config::CheckConfigArgs),
@@ -57,8 +66,13 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Router(args) => args.run(),
         Command::Registry(args) => args.run(),
         Command::Topics(args) => topics::run(&args),
+        Command::Ring(args) => ring::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Where(args) => users::locate(args),
+        Command::Presence(args) => users::presence(args),
+        Command::Direct(args) => users::direct(args),
+        Command::Disconnect(args) => users::disconnect(args),
         Command::Token(args) => token::run(&args),
         Command::Revoke(args) => revoke::run(args),
         Command::CheckConfig(args) => check_config::run(&args),

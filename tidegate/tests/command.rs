@@ -30,7 +30,7 @@ fn home() -> tempfile::TempDir {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let home = home();
-    for name in ["dev", "publish", "tail", "token", "check-config"] {
+    for name in ["dev", "registry", "ring", "publish", "tail", "token", "check-config"] {
         let (code, out, _) = run(home.path(), &[name, "--help"], &[]);
         assert!(
             code == 0 && out.contains("Examples:") && out.contains(&format!("  tidegate {name}")),
@@ -45,6 +45,53 @@ fn every_command_explains_itself_with_an_example() {
     let (code, out, _) = run(home.path(), &["version", "--json"], &[]);
     let object: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert!(code == 0 && object["rustc"].is_string(), "{out}");
+}
+
+#[test]
+fn the_ring_is_computed_from_a_list() {
+    let home = home();
+    let file = home.path().join("members.toml");
+    let member = |id: u32| format!("[[members]]\nid = {id}\naddress = \"10.0.0.{id}:8004\"\n");
+    std::fs::write(&file, format!("version = 4\n{}{}{}", member(0), member(1), member(2))).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let (code, out, errors) = run(home.path(), &["ring", "show", "--members-file", file], &[]);
+    assert!(
+        code == 0 && out.contains("10.0.0.2:8004") && out.contains("version 4, digest "),
+        "{out}{errors}"
+    );
+    let json = |arguments: &[&str]| {
+        let arguments = [&["ring"], arguments, &["--members-file", file, "-o", "json"]].concat();
+        let (code, out, errors) = run(home.path(), &arguments, &[]);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        serde_json::from_str::<serde_json::Value>(&out).expect("JSON")
+    };
+    let shares: f64 = json(&["show"])["members"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|member| member["primary_percent"].as_f64().expect("a number"))
+        .sum();
+    assert!((shares - 100.0).abs() < 1e-6, "{shares}");
+    let added = json(&["simulate", "--add", "10.0.0.3:8004"]);
+    assert_eq!(
+        (&added["least_primary_moves_percent"], &added["after"]["version"]),
+        (&25.0.into(), &5.into())
+    );
+    assert!(
+        added["primary_moves_percent"].as_f64().is_some_and(|moved| (15.0..35.0).contains(&moved)),
+        "{added}"
+    );
+    let of = json(&["of", "user:alice"]);
+    assert_eq!(of["subjects"][0]["members"].as_array().map(Vec::len), Some(2), "{of}");
+    for (arguments, said) in [
+        (&["simulate", "--members-file", file][..], "which change?"),
+        (&["simulate", "--members-file", file, "--remove", "7"], "no member 7"),
+        (&["simulate", "--members-file", file, "--weight", "1=99"], "between 1 and 16"),
+        (&["show"], "--members-file FILE"),
+    ] {
+        let (code, _, errors) = run(home.path(), &[&["ring"], arguments].concat(), &[]);
+        assert!(code == 2 && errors.contains(said), "{arguments:?}: {errors}");
+    }
 }
 
 #[test]

@@ -57,6 +57,8 @@ error_kinds! {
     TokenExpired = "token_expired", 401, 16, 4401, false;
     /// The token has been revoked, or all of its user's that were issued before some time; get a new one.
     TokenRevoked = "token_revoked", 401, 16, 4401, false;
+    /// A backend ended this user's connections. Nothing keeps the user from connecting again; to keep it out, revoke its tokens.
+    Disconnected = "disconnected", 403, 7, 4410, false;
     /// The identity is known and may not do this: a reserved or foreign channel, or an origin that is not allowed.
     Forbidden = "forbidden", 403, 7, 4403, false;
     /// There is nothing at this path.

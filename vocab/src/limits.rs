@@ -68,6 +68,28 @@ pub const DELIVER_REQUEST_BYTES_LIMIT: usize = 64 * 1024 * 1024;
 pub const DELIVER_NODE_BYTES_LIMIT: usize = 1024 * 1024;
 /// Frames for one router that may wait while it takes none; beyond, the stream is closed and a new one resumes.
 pub const STREAM_WAITING_FRAMES_LIMIT: usize = 64 * 1024;
+/// Questions that a router may have put to a node's Reach stream without their having left.
+pub const REACH_QUEUE_LIMIT: usize = 4096;
+/// Bytes of direct messages that may wait for one node; what comes then does not reach it.
+pub const REACH_QUEUE_BYTES_LIMIT: usize = 8 * 1024 * 1024;
+/// Questions of one message of the Reach stream.
+pub const REACH_BATCH_LIMIT: usize = 128;
+/// Questions that a router may have open with one node.
+pub const REACH_IN_FLIGHT_LIMIT: usize = 16_384;
+/// Milliseconds in which a node answers a router's question.
+pub const REACH_TIMEOUT_MS: u64 = 1_000;
+/// Bytes of one message of the Reach stream.
+pub const REACH_MESSAGE_BYTES_LIMIT: usize = 16 * 1024 * 1024;
+/// Bytes of a node's name and of its version.
+pub const NODE_NAME_BYTES_LIMIT: usize = 253;
+/// Bytes of a reason that a backend gives for a disconnect: what a WebSocket close frame has room for, less the kind.
+pub const DISCONNECT_REASON_BYTES_LIMIT: usize = 80;
+/// Users of one page of a channel's occupants.
+pub const OCCUPANTS_LIMIT: usize = 1_000;
+/// Milliseconds for which an answer about a channel's occupants is used again.
+pub const OCCUPANTS_CACHE_MS: u64 = 1_000;
+/// Answers about occupants that are kept at once.
+pub const OCCUPANTS_CACHE_LIMIT: usize = 1_024;
 /// Messages of clients that may wait for one router's answer.
 pub const SAY_IN_FLIGHT_LIMIT: usize = 4096;
 /// Messages of clients that may wait for their router to be chosen, all connections together.
@@ -143,6 +165,10 @@ pub const RINGS_LIMIT: usize = 4;
 pub const TRANSITIONS_IN_FLIGHT_LIMIT: usize = 65_536;
 /// Transitions of one message.
 pub const TRANSITIONS_BATCH_LIMIT: usize = 1000;
+/// Transitions of one registry member that may wait for the log: beyond, the member's next message waits.
+pub const PRESENCE_APPENDS_IN_FLIGHT_LIMIT: usize = 1000;
+/// Recent records of presence that a router keeps for all who follow them: a slower one reads the log.
+pub const PRESENCE_RECENT_RECORDS_LIMIT: usize = 4096;
 /// Bytes of one message to or from a registry member: a lookup of the longest keys, or a list of all nodes.
 pub const REGISTRY_MESSAGE_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
@@ -154,10 +180,19 @@ const _: () = {
     // A cursor travels in a header or a URL: it must leave room for the rest of the head.
     assert!(CURSOR_BYTES_LIMIT * 2 < REQUEST_HEAD_BYTES_LIMIT);
     // One event always fits: into an outbox, into a poll's answer, into a stream's room.
+    // A page of occupants, and a batch of the largest direct messages.
+    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
+    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < OUTBOX_BYTES_LIMIT);
+    // A page of occupants, and a batch of the largest direct messages.
+    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
+    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < POLL_BYTES_LIMIT);
     assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
     // A node's own answer is no larger than one read of an owner.
+    // A page of occupants, and a batch of the largest direct messages.
+    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
+    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < NODE_RING_BYTES_LIMIT && NODE_RING_BYTES_LIMIT <= READ_BYTES_LIMIT);
     // A batch with a History as its last frame fits, and so does the largest event.
     assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);

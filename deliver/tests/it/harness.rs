@@ -9,8 +9,8 @@ use bytes::Bytes;
 use prometheus::Registry;
 use tidegate_deliver::{Dialer, Key, Metrics, server};
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, ControlStanding, DeliverSender, DeliverStream, Routed, RouterLink,
-    Settled, UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, ControlStanding, DeliverSender, DeliverStream, NodeHello, NodeSays,
+    ReachSender, ReachStream, Routed, RouterLink, Settled, UpstreamMessage, deliver_queue, reach_queue,
 };
 use tidegate_tenure::{ToNode, ToRouter};
 use tidegate_vocab::{
@@ -39,7 +39,11 @@ pub(crate) struct FakeRouter {
     attached: mpsc::UnboundedSender<Node>,
     pub(crate) said: Mutex<Vec<UpstreamMessage>>,
     pub(crate) answers: watch::Sender<bool>,
+    pub(crate) reached: Mutex<Vec<Reaching>>,
 }
+
+/// The router's side of one Reach stream.
+pub(crate) type Reaching = (NodeHello, ReachSender, mpsc::Receiver<NodeSays>);
 
 impl RouterLink for FakeRouter {
     fn attach(&self, incarnation: Incarnation) -> BoxFuture<'_, Result<DeliverStream, Problem>> {
@@ -100,6 +104,13 @@ impl RouterLink for FakeRouter {
         })
     }
 
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
+        let (sender, from_router) = reach_queue();
+        let (to_router, says) = mpsc::channel(16);
+        self.reached.lock().expect("sound").push((node, sender, says));
+        Box::pin(async move { Ok(ReachStream { to_router, from_router }) })
+    }
+
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {
         let nodes = event.payload.bytes().len() as u32;
         Box::pin(async move { Ok(if nodes == 0 { Routed::NotOwner } else { Routed::Nodes(nodes) }) })
@@ -121,7 +132,8 @@ impl Served {
     pub(crate) async fn start(key: Option<Key>) -> Self {
         let (attached, nodes) = mpsc::unbounded_channel();
         let answers = watch::Sender::new(true);
-        let router = Arc::new(FakeRouter { attached, said: Mutex::default(), answers });
+        let router =
+            Arc::new(FakeRouter { attached, said: Mutex::default(), answers, reached: Mutex::default() });
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).expect("registers");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -4,4 +4,5 @@ mod attach;
 mod calls;
 mod harness;
 mod hello;
+mod reach;
 mod say;

@@ -2,6 +2,7 @@
 # Shared by up, down and node; sourced, never run.
 #
 # DIR/cluster.json        who listens where, for people and for loadtest verify
+# DIR/members.toml        the registry's members, if there are any
 # DIR/cluster             what down has to know, one key=value a line
 # DIR/NAME/               a process: command (one argument a line), addresses, log, ports.json, data/ and, while it was
 #                         started by us, pid

@@ -1,8 +1,8 @@
 use std::sync::Mutex;
 
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, Routed, RouterLink, Settled,
-    UpstreamMessage, deliver_queue,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverSender, DeliverStream, NodeHello, ReachStream, Routed,
+    RouterLink, Settled, UpstreamMessage, deliver_queue,
 };
 use tidegate_tenure::{Outcome, ToNode, WantFrom, WantId};
 use tidegate_vocab::{Channel, ErrorKind, Event, LogEpoch, Offset, Position, Problem, Term};
@@ -62,6 +62,10 @@ impl RouterLink for FakeRouter {
     }
 
     fn control(&self, _: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn reach(&self, _: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
         Box::pin(std::future::pending())
     }
 

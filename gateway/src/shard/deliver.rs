@@ -68,7 +68,7 @@ impl State {
         Some(part)
     }
 
-    fn on_event(&mut self, event: &Arc<SharedEvent>) {
+    pub(super) fn on_event(&mut self, event: &Arc<SharedEvent>) {
         if let Some(offset) = event.event.offset {
             debug_assert!(
                 Table::part_of(self.shared.counts, event.partition).is_none_or(|part| self.parts[part].next

@@ -134,6 +134,7 @@ impl State {
             mode,
             phase: Phase::Open,
         }));
+        self.shared.presences.come(names.iter(), request.transport, request.wait_ms);
         let transport = request.transport.as_str();
         self.shared.metrics.connections.with_label_values(&[transport]).inc();
         self.shared.metrics.opened.with_label_values(&[transport]).inc();

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tidegate_link::{ControlAnswer, ControlAsk, DeliverStream, Routed, Settled};
+use tidegate_link::{ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, Settled};
 use tidegate_vocab::{Channel, ConnectionId, Event, Incarnation, LogEpoch, Offset, PartitionId, Payload};
 use tokio::sync::watch;
 
@@ -62,6 +62,10 @@ impl RouterLink for FakeRouter {
     }
 
     fn control(&self, _: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn reach(&self, _: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
         Box::pin(std::future::pending())
     }
 

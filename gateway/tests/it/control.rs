@@ -11,7 +11,8 @@ use prometheus::Registry;
 use serde_json::json;
 use tidegate_gateway::{AuthConfig, Gateway, GatewayConfig, Secret};
 use tidegate_link::{
-    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, Routed, RouterLink, Settled, UpstreamMessage,
+    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
+    UpstreamMessage,
 };
 use tidegate_router::Router;
 use tidegate_vocab::limits::CONTROL_FRESH_MS;
@@ -52,6 +53,10 @@ impl RouterLink for Reticent {
             return Box::pin(std::future::pending());
         }
         self.router.control(ask)
+    }
+
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
+        self.router.reach(node)
     }
 
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {

@@ -69,7 +69,7 @@ impl Publisher for PublisherService {
     }
 }
 
-fn trace_of<T>(request: &Request<T>) -> Option<TraceContext> {
+pub(super) fn trace_of<T>(request: &Request<T>) -> Option<TraceContext> {
     TraceContext::parse(request.metadata().get(TraceContext::HEADER)?.as_bytes()).ok()
 }
 

@@ -112,6 +112,14 @@ pub(super) fn json(some_failed: bool, body: Vec<u8>) -> Response {
     response
 }
 
+/// 200 with this.
+pub(super) fn of(value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => json(false, body),
+        Err(error) => answer::http(&Problem::new(ErrorKind::Internal, error.to_string()), None),
+    }
+}
+
 /// One object for one target, `results` for several.
 fn push_published(out: &mut Vec<u8>, published: &Published, single: bool) {
     let lone = published.results.first().filter(|_| single && published.results.len() == 1);

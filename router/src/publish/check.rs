@@ -90,7 +90,8 @@ fn check_key(key: &str) -> Result<(), Problem> {
     Err(Problem::new(ErrorKind::BadRequest, detail))
 }
 
-fn payload(data: Data) -> Result<Payload, Problem> {
+/// What an event carries, held to its limit; JSON without insignificant white space.
+pub(crate) fn payload(data: Data) -> Result<Payload, Problem> {
     let too_large = |bytes: usize| {
         (bytes > limits::EVENT_BYTES_LIMIT).then(|| {
             let detail = format!("data has {bytes} bytes; the limit is {}", limits::EVENT_BYTES_LIMIT);

@@ -61,7 +61,7 @@ impl TestRouter {
         Self::open_faulty_with(directory, |config| config.publish_timeout_ms = 300).await
     }
 
-    async fn open_faulty_with(
+    pub(crate) async fn open_faulty_with(
         directory: &Path,
         configure: impl FnOnce(&mut RouterConfig),
     ) -> (Self, Arc<Faults>) {

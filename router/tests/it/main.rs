@@ -9,6 +9,7 @@ mod faulty_log;
 mod harness;
 mod http;
 mod moves;
+mod presence;
 mod publish;
 mod remote;
 mod upstream;

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{Addresses, App};
 use crate::cli::Failure;
 use crate::cli::config_args::ConfigArgs;
+use crate::cli::gateways::GatewayCommand;
 use crate::config::{self, Config, Flag, Profile};
 use crate::{admin, logging};
 use tidegate_telemetry::Exporter;
@@ -47,9 +48,13 @@ pub(super) struct DevArgs {
 ///   tidegate gateway --public 0.0.0.0:8000 --routers router.tidegate.svc:8003
 ///
 ///   tidegate gateway --routers 127.0.0.1:8003 --set auth.hmac_secret_file=/run/secrets/hmac
+///
+///   tidegate gateway list                      those that run, asked of a router
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub(super) struct GatewayArgs {
+    #[command(subcommand)]
+    command: Option<GatewayCommand>,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -114,7 +119,10 @@ impl DevArgs {
 }
 
 impl GatewayArgs {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(command) = self.command {
+            return command.run();
+        }
         run(&self.serve, Profile::Gateway, "gateway", None)
     }
 }
