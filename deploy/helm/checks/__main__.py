@@ -40,7 +40,7 @@ def main():
     def step(name, work):
         started = time.monotonic()
         done = work()
-        print(f"  {name:<12} {tally.count:>6} assertions so far, {time.monotonic() - started:5.1f} s{'' if done is None else f', {done}'}", flush=True)
+        print(f"  {name:<20} {tally.count:>6} assertions so far, {time.monotonic() - started:5.1f} s{'' if done is None else f', {done}'}", flush=True)
         return done
 
     renderings = [chart.render(values, name) for name, values in cases()]
@@ -58,8 +58,14 @@ def main():
         step(scenario.__name__, lambda scenario=scenario: scenario(chart, tally))
     step("configs", lambda: f"{sum(configs.check(rendering, tally) for rendering in renderings)} configurations read by the binary")
     rules, queries = step("prometheus", lambda: prom.check(of["ha"], tally))
-    planted = step("planted", lambda: plant(renderings, tally) + schemas.notice_planted(of["ha"], tally) + configs.notice_planted(of["min"], tally)
-        + prom.notice_planted(of["ha"], tally) + scenarios.notice_planted(chart, tally))  # fmt: skip
+    plants = [
+        ("renderings", lambda: plant(renderings, tally)),
+        ("schemas", lambda: schemas.notice_planted(of["ha"], tally)),
+        ("configs", lambda: configs.notice_planted(of["min"], tally)),
+        ("prometheus", lambda: prom.notice_planted(of["ha"], tally)),
+        ("templates", lambda: scenarios.notice_planted(chart, tally)),
+    ]
+    planted = sum(step(f"planted: {name}", work) for name, work in plants)
     for text in tally.failed:
         print(f"helm: {text}", file=sys.stderr)
     if tally.failed:

@@ -1,5 +1,6 @@
 """Rules and dashboard as they are rendered: syntax, unit tests, runbooks, and the names of metrics in our sources."""
 
+import functools
 import json
 import pathlib
 import re
@@ -23,14 +24,19 @@ def promtool(*arguments, folder=None):
     return done.returncode, done.stdout + done.stderr
 
 
+@functools.cache
+def sources():
+    """The texts of what the roles are built from, without tests."""
+    listed = subprocess.run(["git", "ls-files", "*.rs"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    paths = [path for path in listed if not {"tests", "tests.rs", "loadtest", "e2e", "fuzz"} & set(path.split("/")) and (ROOT / path).is_file()]
+    return [re.split(r"#\[cfg\(test\)\]\s*mod tests \{", (ROOT / path).read_text())[0] for path in paths]
+
+
+@functools.cache
 def registered():
     """Names of metrics in the sources: whole ones, and those of format!("prefix_{name}") with the names beside them."""
     found = set()
-    for path in ROOT.rglob("*.rs"):
-        parts = path.relative_to(ROOT).parts
-        if {"target", "tests", "loadtest", "e2e", "fuzz"} & set(parts) or parts[-1] == "tests.rs":
-            continue
-        text = re.split(r"#\[cfg\(test\)\]\s*mod tests \{", path.read_text())[0]
+    for text in sources():
         found |= set(re.findall(r'"((?:tidegate|process)_[a-z0-9_]+)"', text))
         for prefix, suffix in re.findall(r'format!\("((?:tidegate|process)_[a-z_]*)\{name\}(\w*)"', text):
             found |= {f"{prefix}{name}{suffix}" for name in re.findall(r'"([a-z][a-z0-9_]+)"', text)}
@@ -39,8 +45,7 @@ def registered():
 
 def check_labels(expressions, tally):
     """Values of our labels, each of which has to stand in the sources: a matcher that matches nothing is silent for ever."""
-    sources = "".join(path.read_text() for path in ROOT.rglob("*/src/**/*.rs") if "target" not in path.relative_to(ROOT).parts)
-    known = set(re.findall(r'"([a-z_]+)"', sources))
+    known = {found for text in sources() for found in re.findall(r'"([a-z_]+)"', text)}
     for where, expression in expressions:
         for label, value in re.findall(r'\b(code|kind|reason|outcome|transport)\s*[=!]~?\s*"([a-z_|]+)"', expression):
             for one in value.split("|"):
