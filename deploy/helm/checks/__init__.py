@@ -1,0 +1,1 @@
+"""What deploy/helm/check does; see there."""
