@@ -12,6 +12,8 @@ mod counts;
 mod down;
 #[path = "cluster/killed.rs"]
 mod killed;
+#[path = "cluster/offline.rs"]
+mod offline;
 #[path = "cluster/poison.rs"]
 mod poison;
 #[path = "cluster/registry.rs"]

@@ -137,8 +137,8 @@ pub const REGISTRY_LAG_MS: u64 = 100;
 pub const REGISTRY_COUNT_INTERVAL_MS: u64 = 1_000;
 /// Milliseconds in which a node must have announced all that it has.
 pub const REGISTRY_SNAPSHOT_TIMEOUT_MS: u64 = 30_000;
-/// Milliseconds for which a user must be nowhere before it is offline: longer than the pause of a client whose node drains.
-pub const OFFLINE_DEBOUNCE_MS: u64 = 10_000;
+/// Milliseconds for which a subject must be nowhere before it is offline: longer than a client stays away whose node drains.
+pub const OFFLINE_DEBOUNCE_MS: u64 = 40_000;
 /// Milliseconds for which a poller stays present after its poll's wait.
 pub const POLL_LINGER_MS: u64 = 10_000;
 /// Milliseconds in which a registry member answers a lookup before its replica is asked.

@@ -17,8 +17,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct ApiArgs {
-    /// The API port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
+    /// The API port of a router
+    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8001")]
     api: String,
     /// An API key, where the server asks for one
     #[arg(long, value_name = "KEY", env = "TIDEGATE_API_KEY", hide_env_values = true)]

@@ -223,8 +223,9 @@ settings! {
         /// Which member of the list this process is; `auto` is the number behind the last `-` of the host's name, as a
         /// StatefulSet names its pods.
         id: Ordinal = r#""auto""#;
-        /// For how long a user must be gone before it is offline: longer than a client stays away while its node drains.
-        debounce: Duration = r#""10s""#;
+        /// For how long a user must be gone before it is offline, and a channel before it is vacated: longer than a client stays
+        /// away whose node drains (`drain.retry_window`).
+        debounce: Duration = r#""40s""#, dev r#""4s""#;
     }
     /// Of which channels it is known who is there. Of users it always is. A namespace may differ: see
     /// `[namespaces.<name>]`.
