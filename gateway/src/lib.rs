@@ -94,9 +94,11 @@ pub struct Gateway {
     threads: Vec<std::thread::JoinHandle<()>>,
     node: tokio::task::JoinHandle<()>,
     control: tokio::task::JoinHandle<()>,
-    /// The tasks that announce who is here and that answer routers' questions.
-    users: tokio::task::JoinSet<()>,
-    announcer: Option<AnnounceHandle>,
+    /// Answers routers' questions.
+    reach: tokio::task::JoinHandle<()>,
+    /// Tells the announcer who is here.
+    presence: tokio::task::JoinHandle<()>,
+    announcer: Option<(AnnounceHandle, tokio::task::JoinHandle<()>)>,
     drain_asked: watch::Receiver<bool>,
 }
 
@@ -169,10 +171,11 @@ impl Gateway {
         let asking =
             Asking::new(Arc::clone(&shared.control), routers.clone(), shared.clock, shared.metrics.clone());
         let control = tokio::spawn(asking.run());
-        let mut users = tokio::task::JoinSet::new();
-        users.spawn(Arc::clone(&shared.presences).announce(announcer.clone()));
+        let handle = announcer.as_ref().map(|(handle, _)| handle.clone());
+        let presence = tokio::spawn(Arc::clone(&shared.presences).announce(handle.clone()));
         let (drain_ask, drain_asked) = watch::channel(false);
-        users.spawn(Reach::new(Arc::clone(&shared), shards_asked, announcer.clone(), drain_ask).run(routers));
+        let reach = Reach::new(Arc::clone(&shared), shards_asked, handle, drain_ask);
+        let reach = tokio::spawn(reach.run(routers));
         Ok(Self {
             shared,
             address,
@@ -182,7 +185,8 @@ impl Gateway {
             threads,
             node,
             control,
-            users,
+            reach,
+            presence,
             announcer,
             drain_asked,
         })
@@ -243,8 +247,11 @@ impl Gateway {
     /// True once a core task has ended although nobody asked it to: the process should end too.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.control.is_finished()
-            || self.node.is_finished()
+        let announcing = self.announcer.iter().map(|(_, task)| task);
+        [&self.control, &self.node, &self.reach, &self.presence]
+            .into_iter()
+            .chain(announcing)
+            .any(|it| it.is_finished())
             || self.threads.iter().any(std::thread::JoinHandle::is_finished)
     }
 
@@ -267,12 +274,15 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { threads, node, control, accepting, mut users, announcer, .. } = self;
+        let Self { threads, node, control, accepting, reach, presence, announcer, .. } = self;
         accepting.send_replace(false);
-        if let Some(announcer) = announcer {
+        // No router asks any more, or believes the word of who says goodbye.
+        reach.abort();
+        let _ = reach.await;
+        presence.abort();
+        if let Some((announcer, _)) = announcer {
             announcer.goodbye().await;
         }
-        users.shutdown().await;
         for task in [control, node] {
             task.abort();
             let _ = task.await;
@@ -288,11 +298,11 @@ fn announcer(
     config: &GatewayConfig,
     node: Incarnation,
     registry: &prometheus::Registry,
-) -> Result<Option<AnnounceHandle>, StartError> {
+) -> Result<Option<(AnnounceHandle, tokio::task::JoinHandle<()>)>, StartError> {
     let Some(members) = config.registry.clone() else { return Ok(None) };
     let mut lists = members.lists;
     let list = lists.borrow_and_update().clone();
-    let (handle, _) = AnnounceTask::spawn(
+    let (handle, task) = AnnounceTask::spawn(
         node,
         config.name.clone(),
         list,
@@ -308,7 +318,7 @@ fn announcer(
             }
         }
     });
-    Ok(Some(handle))
+    Ok(Some((handle, task)))
 }
 
 /// What the file limit leaves for connections, and what they take.

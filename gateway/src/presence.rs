@@ -48,6 +48,8 @@ struct Counted {
     linger_ms: u32,
     linger_until_ms: u64,
     is_changed: bool,
+    /// There is a look at it to come, for its lingering.
+    is_awaited: bool,
 }
 
 impl Counted {
@@ -175,11 +177,15 @@ impl Presences {
             let now_ms = self.clock.now_ms();
             let mut changed = std::mem::take(&mut *lock(&self.changed));
             while let Some(first) = lingering.first_entry().filter(|first| first.key().0 <= now_ms) {
-                changed.push(first.remove());
+                let subject = first.remove();
+                if let Some(counted) = self.stripe(&subject).get_mut(&subject) {
+                    counted.is_awaited = false;
+                }
+                changed.push(subject);
             }
             for subject in changed {
-                let Some(counted) = self.take_changed(&subject, now_ms) else { continue };
-                if counted.total() == 0 && counted.linger_until_ms > now_ms {
+                let Some((counted, is_new)) = self.take_changed(&subject, now_ms) else { continue };
+                if is_new {
                     number += 1;
                     lingering.insert((counted.linger_until_ms, number), subject.clone());
                 }
@@ -190,16 +196,20 @@ impl Presences {
         }
     }
 
-    /// The subject as it is, which counts as told from now on; an entry that is gone goes.
-    fn take_changed(&self, subject: &Channel, now_ms: u64) -> Option<Counted> {
+    /// The subject as it is, which counts as told from now on, and whether it is to be looked at when its lingering ends; of
+    /// such looks there is one at a time. An entry that is gone goes.
+    fn take_changed(&self, subject: &Channel, now_ms: u64) -> Option<(Counted, bool)> {
         let mut stripe = self.stripe(subject);
         let counted = stripe.get_mut(subject)?;
         counted.is_changed = false;
+        let lingers = counted.total() == 0 && counted.linger_until_ms > now_ms;
+        let is_new = lingers && !counted.is_awaited;
+        counted.is_awaited |= lingers;
         let taken = *counted;
         if taken.is_gone(now_ms) {
             stripe.remove(subject);
         }
-        Some(taken)
+        Some((taken, is_new))
     }
 }
 
@@ -249,7 +259,14 @@ mod tests {
         let held = presences.held(&all[0]).expect("lingers");
         assert_eq!((held.connections, held.transports), (0, 8));
         let now_ms = presences.clock.now_ms();
-        let counted = presences.take_changed(&all[0], now_ms).expect("there");
+        let (counted, is_new) = presences.take_changed(&all[0], now_ms).expect("there");
+        assert!(is_new);
+        for _ in 0..3 {
+            presences.come(all.iter(), Transport::Poll, 0);
+            presences.go(all.iter(), Transport::Poll);
+            let (_, is_new) = presences.take_changed(&all[0], now_ms).expect("there");
+            assert!(!is_new, "one look is to come, however often it polls");
+        }
         let told = count(&counted, now_ms);
         assert!(told.connections == 0 && (34_000..=35_000).contains(&told.linger_ms), "{told:?}");
         assert!(presences.take_changed(&all[0], now_ms + 36_000).is_some());

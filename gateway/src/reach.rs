@@ -11,15 +11,15 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use tidegate_link::{
-    BoxFuture, Held, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, OccupantsPage, ReachStream,
-    Reached, RouterSays, Routers,
+    BoxFuture, Held, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, NodeWord, OccupantsPage,
+    ReachStream, Reached, RouterSays, Routers,
 };
 use tidegate_registry::Current;
 use tidegate_registry::client::AnnounceHandle;
 use tidegate_vocab::{ErrorKind, LogEpoch, PartitionId, Problem, Topic, UserId, limits};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::shard::asked::{ShardAsk, disconnected};
 use crate::shard::item::SharedEvent;
@@ -29,6 +29,8 @@ use crate::shared::Shared;
 const REDIAL_PAUSE: Duration = Duration::from_millis(300);
 /// Between two words on how the node is.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two words, where nothing changes.
+const WORD_RENEWAL: Duration = Duration::from_millis(limits::WORD_RENEW_MS);
 
 /// See the module.
 pub(crate) struct Reach {
@@ -98,17 +100,18 @@ impl Reach {
     async fn serve(&self, address: &str, stream: ReachStream) {
         let ReachStream { to_router, mut from_router } = stream;
         let mut answers: FuturesUnordered<BoxFuture<'_, NodeSays>> = FuturesUnordered::new();
-        let mut current = self.announcer.as_ref().map(AnnounceHandle::current);
-        if let Some(current) = &mut current {
-            current.mark_changed();
-        }
+        let mut words = Words::new(self.announcer.as_ref().map(AnnounceHandle::current));
         let mut statuses = tokio::time::interval(STATUS_INTERVAL);
         statuses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let says = tokio::select! {
                 // What leaves first is the word: an answer must not be believed on the strength of one that is withdrawn.
                 biased;
-                word = next_word(&mut current) => NodeSays::Word(word),
+                word = words.next() => match word {
+                    Some(word) => NodeSays::Word(word),
+                    None => return, // Nobody announces any more: what was said last must not stand.
+                },
+                _ = statuses.tick() => NodeSays::Status(self.status()),
                 Some(answer) = answers.next() => answer,
                 asked = from_router.next(limits::REACH_BATCH_LIMIT), if answers.len() < limits::REACH_IN_FLIGHT_LIMIT => {
                     if asked.is_empty() {
@@ -122,7 +125,6 @@ impl Reach {
                     }
                     continue;
                 }
-                _ = statuses.tick() => NodeSays::Status(self.status()),
             };
             if to_router.send(says).await.is_err() {
                 return;
@@ -208,16 +210,40 @@ impl Reach {
     }
 }
 
-/// The node's next word; never where there is no registry.
-async fn next_word(
-    current: &mut Option<watch::Receiver<Vec<Current>>>,
-) -> Vec<(tidegate_vocab::Incarnation, u64)> {
-    if let Some(current) = current
-        && current.changed().await.is_ok()
-    {
-        return current.borrow_and_update().iter().map(|current| (current.member, current.digest)).collect();
+/// The node's word, whenever it changes and twice a second.
+struct Words {
+    /// None without a registry.
+    current: Option<watch::Receiver<Vec<Current>>>,
+    renewals: Interval,
+    /// When one was due last.
+    last: Instant,
+}
+
+impl Words {
+    fn new(mut current: Option<watch::Receiver<Vec<Current>>>) -> Self {
+        if let Some(current) = &mut current {
+            current.mark_changed();
+        }
+        let mut renewals = tokio::time::interval(WORD_RENEWAL);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { current, renewals, last: Instant::now() }
     }
-    std::future::pending().await
+
+    /// Nothing once nobody announces any more. Cancel-safe.
+    async fn next(&mut self) -> Option<NodeWord> {
+        let Self { current, renewals, last } = self;
+        let Some(current) = current else { return std::future::pending().await };
+        let word = |current: &[Current]| current.iter().map(|it| (it.member, it.digest)).collect();
+        tokio::select! {
+            changed = current.changed() => changed.ok().map(|()| word(&current.borrow_and_update())),
+            _ = renewals.tick() => {
+                // A process that stood still does not know yet whether its members have forgotten it.
+                let stood_still = last.elapsed() > 2 * WORD_RENEWAL;
+                *last = Instant::now();
+                Some(if stood_still { Vec::new() } else { word(&current.borrow()) })
+            }
+        }
+    }
 }
 
 fn kind(ask: &NodeAsk) -> &'static str {

@@ -177,11 +177,13 @@ impl Shard {
                 }
                 Some(ask) = asks.recv() => {
                     let mut state = self.state.borrow_mut();
-                    state.asked(ask);
+                    let mut goes_on = state.asked(ask);
                     for _ in 0..ASKS_IN_A_ROW {
-                        let Ok(ask) = asks.try_recv() else { break };
-                        state.asked(ask);
+                        let Some(ask) = goes_on.then(|| asks.try_recv().ok()).flatten() else { break };
+                        goes_on = state.asked(ask);
                     }
+                    // Questions without end must not keep events waiting.
+                    held = held.or_else(|| inbox.try_recv().ok());
                 }
                 message = inbox.recv(), if held.is_none() => match message {
                     Some(items) => held = Some(items),

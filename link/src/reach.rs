@@ -218,11 +218,16 @@ impl ReachSender {
 }
 
 impl ReachReceiver {
-    /// What has been said, at most so many, waiting for the first; nothing once the stream has ended. Cancel-safe.
+    /// What has been said, at most so many and little more than one message of the stream holds, waiting for the first; nothing
+    /// once the stream has ended. Cancel-safe.
     pub async fn next(&mut self, limit: usize) -> Vec<RouterSays> {
-        let mut all = Vec::new();
-        self.queue.recv_many(&mut all, limit).await;
-        let bytes = all.iter().map(RouterSays::bytes).sum();
+        let Some(first) = self.queue.recv().await else { return Vec::new() };
+        let (mut bytes, mut all) = (first.bytes(), vec![first]);
+        while all.len() < limit && bytes < limits::DELIVER_BATCH_BYTES {
+            let Ok(says) = self.queue.try_recv() else { break };
+            bytes += says.bytes();
+            all.push(says);
+        }
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         all
     }
@@ -258,7 +263,8 @@ mod tests {
         }
         assert_eq!(sender.put(direct(1)), Err(NoRoom::Full));
         assert_eq!(sender.put(RouterSays::Ring(7)), Ok(()), "what weighs nothing goes on");
-        assert_eq!(receiver.next(2).await.len(), 2);
+        let batch = receiver.next(128).await;
+        assert_eq!(batch.len(), limits::DELIVER_BATCH_BYTES / 65_536, "no more than a message holds");
         assert_eq!(sender.put(direct(1)), Ok(()));
         drop(receiver);
         assert_eq!(sender.put(direct(1)), Err(NoRoom::Ended));

@@ -32,6 +32,8 @@ struct Known {
     state: Holding,
     /// Until when it stays without a connection.
     linger_until_ms: Option<u64>,
+    /// For when there is a reminder of that: one at a time, however often it is prolonged.
+    linger_due_ms: Option<u64>,
     announced_ms: u64,
     /// A count waits for its second.
     is_due: bool,
@@ -115,7 +117,10 @@ impl Announcer {
             if count.linger_ms > 0 {
                 // A poll between two: nothing is announced, or every poll would cost two announcements.
                 known.linger_until_ms = Some(linger_until_ms);
-                self.remind(linger_until_ms, subject);
+                if known.linger_due_ms.is_none_or(|due_ms| due_ms > linger_until_ms) {
+                    known.linger_due_ms = Some(linger_until_ms);
+                    self.remind(linger_until_ms, subject);
+                }
             } else {
                 self.disappear(subject, now_ms);
             }
@@ -140,7 +145,8 @@ impl Announcer {
         let state = Holding { connections: count.connections, transports: count.transports, since_s: unix_s };
         let lingers = count.connections == 0;
         let linger_until_ms = lingers.then_some(now_ms + count.linger_ms);
-        let new = Known { state, linger_until_ms, announced_ms: now_ms, is_due: false };
+        let linger_due_ms = linger_until_ms;
+        let new = Known { state, linger_until_ms, linger_due_ms, announced_ms: now_ms, is_due: false };
         self.subjects.insert(subject.clone(), new);
         if let Some(until_ms) = linger_until_ms {
             self.remind(until_ms, subject);
@@ -170,12 +176,19 @@ impl Announcer {
     /// Does what has become due. To be called a few times a second at least.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now_ms) {
-            let subject = first.remove();
+            let ((at_ms, _), subject) = first.remove_entry();
             let Some(known) = self.subjects.get_mut(&subject) else { continue };
             if known.linger_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
                 self.disappear(&subject, now_ms);
                 continue;
             }
+            if known.linger_due_ms == Some(at_ms) {
+                known.linger_due_ms = known.linger_until_ms;
+                if let Some(until_ms) = known.linger_until_ms {
+                    self.remind(until_ms, &subject);
+                }
+            }
+            let Some(known) = self.subjects.get_mut(&subject) else { continue };
             let counts_at_ms = known.announced_ms + limits::REGISTRY_COUNT_INTERVAL_MS;
             if known.is_due && counts_at_ms <= now_ms {
                 known.is_due = false;

@@ -76,6 +76,8 @@ pub struct Router {
     nodes: Nodes,
     /// Where users are; none without a registry.
     locate: Option<LocateHandle>,
+    /// Its task, which never ends.
+    locating: Option<JoinHandle<()>>,
     occupants_cache: users::OccupantsCache,
     this: Weak<Self>,
 }
@@ -104,7 +106,7 @@ impl Router {
         let assignments = log.assignments();
         let dead_letters = DeadLetters::new(Arc::clone(&log), metrics.dead_letters_unkept.clone());
         let clock = Clock::default();
-        let locate = locate(&config, registry)?;
+        let (locate, locating) = locate(&config, registry)?.unzip();
         let context = Arc::new(Context { config, log, store, metrics, clock, dead_letters });
         let router = Arc::new_cyclic(|this| Self {
             context,
@@ -116,6 +118,7 @@ impl Router {
             presence: PresenceTopic::default(),
             nodes: Nodes::default(),
             locate,
+            locating,
             occupants_cache: users::OccupantsCache::default(),
             this: this.clone(),
         });
@@ -183,7 +186,11 @@ impl Router {
         let has_failed = |partition: &PartitionHandle| {
             partition.status.phase() == Phase::Dead || partition.status.stall_ms(now_ms) > FAILED_MS
         };
-        !state.closing && state.partitions.values().any(has_failed)
+        let has_lost_task = || {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.iter().chain(&self.locating).any(JoinHandle::is_finished)
+        };
+        !state.closing && (state.partitions.values().any(has_failed) || has_lost_task())
     }
 
     /// Stops: first what others can take over is handed to them, then API, then partitions (nodes hear `Ended`), then
@@ -344,12 +351,15 @@ impl Router {
 }
 
 /// The task that asks the registry, and the one that hands it newer member lists.
-fn locate(config: &RouterConfig, registry: &Registry) -> prometheus::Result<Option<LocateHandle>> {
+fn locate(
+    config: &RouterConfig,
+    registry: &Registry,
+) -> prometheus::Result<Option<(LocateHandle, JoinHandle<()>)>> {
     let Some(members) = config.registry.clone() else { return Ok(None) };
     let mut lists = members.lists;
     let list = lists.borrow_and_update().clone();
     Ok(match LocateTask::spawn(list, members.key, LocateMetrics::register(registry)?) {
-        Ok((handle, _)) => {
+        Ok((handle, task)) => {
             let following = handle.clone();
             tokio::spawn(async move {
                 while lists.changed().await.is_ok() {
@@ -359,7 +369,7 @@ fn locate(config: &RouterConfig, registry: &Registry) -> prometheus::Result<Opti
                     }
                 }
             });
-            Some(handle)
+            Some((handle, task))
         }
         Err(error) => {
             tracing::error!(%error, "member list makes no ring: all nodes are asked for every user");

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidegate_link::{
-    NoRoom, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, ReachSender, ReachStream, RouterSays,
-    reach_queue,
+    NoRoom, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, NodeWord, ReachSender, ReachStream,
+    RouterSays, reach_queue,
 };
 use tidegate_registry::{Current, client::LocateHandle};
 use tidegate_vocab::{ErrorKind, Incarnation, Problem, limits};
@@ -17,6 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Router;
 
+/// After a start, gateways may be about to attach for so long.
+const SETTLE: Duration = Duration::from_millis(limits::REACH_SETTLE_MS);
+/// A node that has not renewed its word for so long is asked itself.
+const WORD_TRUST: Duration = Duration::from_millis(limits::WORD_TRUST_MS);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(limits::REACH_TIMEOUT_MS);
 /// When asking again may help, in milliseconds.
 const RETRY_MS: u64 = 500;
@@ -24,8 +28,8 @@ const RETRY_MS: u64 = 500;
 type Answer = oneshot::Sender<Result<NodeAnswer, Problem>>;
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Nodes {
+    started: Instant,
     table: Mutex<Table>,
     /// Held while the locator is told something: an older stream's word must not come behind a newer stream's.
     telling: tokio::sync::Mutex<()>,
@@ -76,7 +80,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Default for Nodes {
+    fn default() -> Self {
+        Self { started: Instant::now(), table: Mutex::default(), telling: tokio::sync::Mutex::default() }
+    }
+}
+
 impl Nodes {
+    /// 1 while this router has just started: gateways that it does not know yet may have anybody. To be counted with
+    /// those that did not answer.
+    pub(crate) fn may_be_missing(&self) -> u32 {
+        u32::from(self.started.elapsed() < SETTLE)
+    }
+
     /// All nodes that can be asked.
     pub(crate) fn all(&self) -> Vec<Incarnation> {
         lock(&self.table).nodes.keys().copied().collect()
@@ -224,24 +240,20 @@ struct Reading {
     node: Incarnation,
     entered: Entered,
     sender: ReachSender,
+    /// The word as the locator has it.
+    said: NodeWord,
 }
 
 impl Router {
     /// Enters a node that opens its Reach stream.
-    pub(crate) async fn enter_node(self: Arc<Self>, hello: NodeHello) -> Result<ReachStream, Problem> {
+    pub(crate) fn enter_node(self: Arc<Self>, hello: NodeHello) -> Result<ReachStream, Problem> {
         let (sender, from_router) = reach_queue();
         let (to_router, says) = mpsc::channel(limits::REACH_QUEUE_LIMIT);
         let node = hello.incarnation;
         let entered = self.nodes.enter(hello, sender.clone())?;
-        if let Some(locate) = &self.locate {
-            let _telling = self.nodes.telling.lock().await;
-            locate.node_says(node, Vec::new()).await; // Nothing, until it says so on this stream.
-            let digest = *locate.digest().borrow();
-            // invariant: an empty queue has room
-            let _ = sender.put(RouterSays::Ring(digest));
-        }
         self.context.metrics.nodes_reached.inc();
-        let reading = Reading { router: self, node, entered, sender };
+        // Nothing is awaited before this: a dial that is given up leaves nothing behind.
+        let reading = Reading { router: self, node, entered, sender, said: Vec::new() };
         tokio::spawn(reading.run(says));
         Ok(ReachStream { to_router, from_router })
     }
@@ -251,13 +263,26 @@ impl Reading {
     /// Until the node drops its side, or a newer stream takes this one's place.
     async fn run(mut self, mut says: mpsc::Receiver<NodeSays>) {
         let mut digests = self.router.locate.as_ref().map(LocateHandle::digest);
-        loop {
+        if let Some(digests) = &mut digests {
+            let digest = *digests.borrow_and_update();
+            // invariant: an empty queue has room
+            let _ = self.sender.put(RouterSays::Ring(digest));
+        }
+        // Attached, and current about nobody until it says so on this stream.
+        let mut goes_on = self.tell(Vec::new(), true).await;
+        let mut renewed = tokio::time::Instant::now();
+        while goes_on {
             tokio::select! {
+                () = tokio::time::sleep_until(renewed + WORD_TRUST), if !self.said.is_empty() => {
+                    tracing::debug!(node = %self.node, "node does not renew its word, and is asked itself");
+                    goes_on = self.tell(Vec::new(), false).await;
+                }
                 said = says.recv() => match said {
                     Some(said) => {
-                        if !self.heard(said).await {
-                            break;
+                        if let NodeSays::Word(_) = said {
+                            renewed = tokio::time::Instant::now();
                         }
+                        goes_on = self.heard(said).await;
                     }
                     None => break,
                 },
@@ -284,8 +309,23 @@ impl Reading {
         self.router.context.metrics.nodes_reached.dec();
     }
 
+    /// Tells the locator a word that differs from the last, or is the first; false once this stream is no longer the node's.
+    async fn tell(&mut self, word: NodeWord, is_first: bool) -> bool {
+        let nodes = &self.router.nodes;
+        let _telling = nodes.telling.lock().await;
+        if nodes.with(self.node, self.entered.stream, |node| node.current = word.len()).is_none() {
+            return false;
+        }
+        if let Some(locate) = self.router.locate.as_ref().filter(|_| is_first || word != self.said) {
+            let current = word.iter().map(|(member, digest)| Current { member: *member, digest: *digest });
+            locate.node_says(self.node, current.collect()).await;
+        }
+        self.said = word;
+        true
+    }
+
     /// False once this stream is no longer the node's.
-    async fn heard(&self, said: NodeSays) -> bool {
+    async fn heard(&mut self, said: NodeSays) -> bool {
         let nodes = &self.router.nodes;
         match said {
             NodeSays::Answer { number, answer } => {
@@ -298,17 +338,7 @@ impl Reading {
             NodeSays::Status(status) => {
                 nodes.with(self.node, self.entered.stream, |node| node.status = status).is_some()
             }
-            NodeSays::Word(word) => {
-                let _telling = nodes.telling.lock().await;
-                if nodes.with(self.node, self.entered.stream, |node| node.current = word.len()).is_none() {
-                    return false;
-                }
-                if let Some(locate) = &self.router.locate {
-                    let current = word.into_iter().map(|(member, digest)| Current { member, digest });
-                    locate.node_says(self.node, current.collect()).await;
-                }
-                true
-            }
+            NodeSays::Word(word) => self.tell(word, false).await,
         }
     }
 }

@@ -155,7 +155,7 @@ impl RouterLink for Router {
     }
 
     fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
-        Box::pin(async move { self.arc()?.enter_node(node).await })
+        Box::pin(async move { self.arc()?.enter_node(node) })
     }
 
     fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {

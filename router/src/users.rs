@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream;
 use tidegate_link::{Held, NodeAnswer, NodeAsk, Reached};
 use tidegate_registry::{Found, Transports};
-use tidegate_vocab::{Channel, ErrorKind, Event, Incarnation, Problem, UserId};
+use tidegate_vocab::{Channel, ErrorKind, Event, Incarnation, Problem, UserId, limits};
 
 use crate::Router;
 use crate::publish::{Data, PublishRequest, Target};
@@ -100,14 +102,16 @@ impl Router {
             });
             self.tell(found, NodeAsk::Direct(event))
         });
-        let told = join_all(telling).await;
+        // Begun as there is room, so that a call does not fill the queue of one node by itself.
+        let telling: Vec<_> = telling.collect();
+        let told = stream::iter(telling).buffered(limits::DIRECT_IN_FLIGHT_LIMIT).collect::<Vec<_>>().await;
         Ok(draft.users.iter().map(ToString::to_string).zip(told).collect())
     }
 
     async fn tell(&self, found: Found, ask: NodeAsk) -> Told {
         let nodes = nodes_of(&found);
         let asked = nodes.iter().map(|node| self.nodes.ask(*node, ask.clone()));
-        let mut told = Told::default();
+        let mut told = Told { unanswered: self.nodes.may_be_missing(), ..Told::default() };
         for answer in join_all(asked.collect::<Vec<_>>()).await {
             match answer {
                 Ok(NodeAnswer::Direct(Reached { accepted, written })) => {
@@ -158,7 +162,7 @@ impl Router {
             held.insert(place.node, Held { connections, transports, since_s });
         }
         let asked = found.also.iter().map(|node| self.nodes.ask(*node, NodeAsk::Holding(subject.clone())));
-        let mut unanswered = 0;
+        let mut unanswered = self.nodes.may_be_missing();
         for (node, answer) in found.also.iter().zip(join_all(asked.collect::<Vec<_>>()).await) {
             match answer {
                 Ok(NodeAnswer::Holding(Some(here))) => drop(held.insert(*node, here)),

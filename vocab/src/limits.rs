@@ -76,10 +76,16 @@ pub const REACH_QUEUE_BYTES_LIMIT: usize = 8 * 1024 * 1024;
 pub const REACH_BATCH_LIMIT: usize = 128;
 /// Questions that a router may have open with one node.
 pub const REACH_IN_FLIGHT_LIMIT: usize = 16_384;
+/// Users of one call to whom a direct message is on its way at once.
+pub const DIRECT_IN_FLIGHT_LIMIT: usize = 64;
+/// Milliseconds between two words of a node on which members of the registry are current about it.
+pub const WORD_RENEW_MS: u64 = 500;
+/// Milliseconds for which a router believes the word: then it asks the node itself.
+pub const WORD_TRUST_MS: u64 = 1_500;
+/// Milliseconds after a router's start in which gateways may still be about to attach.
+pub const REACH_SETTLE_MS: u64 = 3_000;
 /// Milliseconds in which a node answers a router's question.
 pub const REACH_TIMEOUT_MS: u64 = 1_000;
-/// Bytes of one message of the Reach stream.
-pub const REACH_MESSAGE_BYTES_LIMIT: usize = 16 * 1024 * 1024;
 /// Bytes of a node's name and of its version.
 pub const NODE_NAME_BYTES_LIMIT: usize = 253;
 /// Bytes of a reason that a backend gives for a disconnect: what a WebSocket close frame has room for, less the kind.
@@ -180,19 +186,19 @@ const _: () = {
     // A cursor travels in a header or a URL: it must leave room for the rest of the head.
     assert!(CURSOR_BYTES_LIMIT * 2 < REQUEST_HEAD_BYTES_LIMIT);
     // One event always fits: into an outbox, into a poll's answer, into a stream's room.
-    // A page of occupants, and a batch of the largest direct messages.
-    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
-    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
+    // A batch of questions ends with the one that makes it too large; a batch of answers may be pages of occupants only.
+    assert!(
+        DELIVER_BATCH_BYTES + EVENT_BYTES_LIMIT + REACH_BATCH_LIMIT * 1_024 < DELIVER_RESPONSE_BYTES_LIMIT
+    );
+    assert!(REACH_BATCH_LIMIT * OCCUPANTS_LIMIT * 400 < DELIVER_REQUEST_BYTES_LIMIT);
+    // A call's messages fit the queue of one node, so that it does not refuse what the call itself has put.
+    assert!(DIRECT_IN_FLIGHT_LIMIT * EVENT_BYTES_LIMIT < REACH_QUEUE_BYTES_LIMIT);
+    // A node renews its word three times before it is doubted, and it is doubted before a member forgets it.
+    assert!(WORD_RENEW_MS * 3 <= WORD_TRUST_MS && WORD_TRUST_MS < REGISTRY_LEASE_MS);
     assert!(EVENT_BYTES_LIMIT * 2 < OUTBOX_BYTES_LIMIT);
-    // A page of occupants, and a batch of the largest direct messages.
-    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
-    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < POLL_BYTES_LIMIT);
     assert!(READ_BYTES_LIMIT < TAIL_RING_BYTES_LIMIT && TAIL_RING_BYTES_LIMIT <= STREAM_BYTES_LIMIT);
     // A node's own answer is no larger than one read of an owner.
-    // A page of occupants, and a batch of the largest direct messages.
-    assert!(REACH_BATCH_LIMIT * (EVENT_BYTES_LIMIT + 1_024) < REACH_MESSAGE_BYTES_LIMIT);
-    assert!(OCCUPANTS_LIMIT * 512 < REACH_MESSAGE_BYTES_LIMIT);
     assert!(EVENT_BYTES_LIMIT * 2 < NODE_RING_BYTES_LIMIT && NODE_RING_BYTES_LIMIT <= READ_BYTES_LIMIT);
     // A batch with a History as its last frame fits, and so does the largest event.
     assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);

@@ -75,10 +75,12 @@ impl Reader {
                 }
             };
             for says in says {
-                match convert::router_says_from_wire(says) {
-                    // What finds no room was addressed to users now, and is late already: the router is not answered.
-                    Ok(says) => drop(self.sender.put(says)),
+                let put = match convert::router_says_from_wire(says) {
+                    Ok(says) => self.sender.put(says),
                     Err(error) => return self.metrics.bad_frame(Side::Node, error),
+                };
+                if put.is_err() {
+                    return; // A node that takes nothing for so long comes back, and is told the ring first.
                 }
             }
         }

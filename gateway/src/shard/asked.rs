@@ -10,10 +10,12 @@ use tidegate_link::{Held, OccupantsPage, Reached};
 use tidegate_vocab::{Channel, ErrorKind, Problem, UserId};
 use tokio::sync::oneshot;
 
-use super::State;
 use super::conn::{Mode, Phase};
+use super::deliver::Frames;
 use super::item::SharedEvent;
 use super::table::ConnIdx;
+use super::{Out, State};
+use crate::request::Transport;
 
 /// What a shard is asked, and where its answer goes.
 #[derive(Debug)]
@@ -27,8 +29,9 @@ pub(crate) enum ShardAsk {
 }
 
 impl State {
-    /// Answers. Whoever has given up waiting is not told.
-    pub(super) fn asked(&mut self, ask: ShardAsk) {
+    /// Answers; true when that was little work. Whoever has given up waiting is not told.
+    pub(super) fn asked(&mut self, ask: ShardAsk) -> bool {
+        let is_little = matches!(ask, ShardAsk::Direct(..));
         match ask {
             ShardAsk::Direct(event, done) => {
                 let reached = self.may_deliver().then(|| self.direct(&event));
@@ -49,6 +52,7 @@ impl State {
                 drop(done.send(self.occupants(&channel, after.as_ref(), limit)));
             }
         }
+        is_little
     }
 
     /// The connections that follow a channel, with their generations.
@@ -60,32 +64,49 @@ impl State {
 
     fn direct(&mut self, event: &Arc<SharedEvent>) -> Reached {
         self.flush_pending(); // So that what is sent below is this message alone.
-        let followers = self.following(&event.event.channel);
-        let polls: Vec<ConnIdx> =
-            followers.iter().map(|(idx, _)| *idx).filter(|idx| self.is_poll(*idx)).collect();
-        self.on_event(event);
+        let (mut frames, mut count, mut taken) = (Frames::default(), [0; 4], Vec::new());
+        for (idx, generation) in self.following(&event.event.channel) {
+            let conn = &self.conns[idx as usize];
+            if conn.phase != Phase::Open {
+                continue;
+            }
+            let transport = conn.transport();
+            // Whatever is known of the channel yet: a message without an offset is in no history that could bring it.
+            let is_taken = match conn.mode {
+                Mode::Stream(framing) => {
+                    let frame = frames.get(framing, event, None);
+                    self.emit(idx, frame);
+                    true
+                }
+                Mode::Poll => {
+                    let fits = self.add_to_poll(idx, event);
+                    self.pending.push((idx, Out::Poll));
+                    fits
+                }
+            };
+            if is_taken {
+                count[transport as usize] += 1;
+                taken.push((idx, generation, transport));
+            }
+        }
         self.flush_pending();
         self.flush_commands();
+        self.count_deliveries(event, count);
         let mut reached = Reached::default();
-        for (idx, generation) in followers {
-            let was_poll = polls.contains(&idx);
+        for (idx, generation, transport) in taken {
             match self.conn(idx, generation) {
                 Some(conn) if conn.phase == Phase::Open => {
                     let is_held = conn.opening.as_ref().is_some_and(|opening| !opening.state_sent);
-                    let is_written = !was_poll && !is_held && conn.queued_bytes() == 0;
+                    let is_written = transport != Transport::Poll && !is_held && conn.queued_bytes() == 0;
                     reached.accepted += 1;
                     reached.written += u32::from(is_written);
                 }
                 // A poll that has been answered with it is gone from here; its answer is on its way to the socket.
-                None if was_poll => reached.accepted += 1,
+                None if transport == Transport::Poll => reached.accepted += 1,
                 _ => {}
             }
         }
         reached
-    }
-
-    fn is_poll(&self, idx: ConnIdx) -> bool {
-        self.conns.get(idx as usize).is_some_and(|conn| conn.mode == Mode::Poll)
     }
 
     /// One pass over the channel's connections that keeps no more users than were asked for.

@@ -14,10 +14,10 @@ use crate::clock::{ticks, unix_ms};
 
 /// One shared frame per framing, made when the first member needs it.
 #[derive(Default)]
-struct Frames([Option<Bytes>; 5]);
+pub(super) struct Frames([Option<Bytes>; 5]);
 
 impl Frames {
-    fn get(&mut self, framing: Framing, event: &SharedEvent, cursor: Option<&str>) -> Bytes {
+    pub(super) fn get(&mut self, framing: Framing, event: &SharedEvent, cursor: Option<&str>) -> Bytes {
         let slot = match framing {
             Framing::WebSocket => 0,
             Framing::Sse { chunked } => 1 + usize::from(chunked),
@@ -68,7 +68,7 @@ impl State {
         Some(part)
     }
 
-    pub(super) fn on_event(&mut self, event: &Arc<SharedEvent>) {
+    fn on_event(&mut self, event: &Arc<SharedEvent>) {
         if let Some(offset) = event.event.offset {
             debug_assert!(
                 Table::part_of(self.shared.counts, event.partition).is_none_or(|part| self.parts[part].next
@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    fn count_deliveries(&self, event: &SharedEvent, count: [u64; 4]) {
+    pub(super) fn count_deliveries(&self, event: &SharedEvent, count: [u64; 4]) {
         let metrics = &self.shared.metrics;
         for (transport, delivered) in crate::request::Transport::ALL.iter().zip(count) {
             if delivered > 0 {
