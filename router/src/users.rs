@@ -111,7 +111,7 @@ impl Router {
     async fn tell(&self, found: Found, ask: NodeAsk) -> Told {
         let nodes = nodes_of(&found);
         let asked = nodes.iter().map(|node| self.nodes.ask(*node, ask.clone()));
-        let mut told = Told { unanswered: self.nodes.may_be_missing(), ..Told::default() };
+        let mut told = Told::default();
         for answer in join_all(asked.collect::<Vec<_>>()).await {
             match answer {
                 Ok(NodeAnswer::Direct(Reached { accepted, written })) => {
@@ -129,6 +129,9 @@ impl Router {
                     told.unanswered += 1;
                 }
             }
+        }
+        if told.accepted == 0 {
+            told.unanswered += self.nodes.may_be_missing();
         }
         told
     }
@@ -162,7 +165,7 @@ impl Router {
             held.insert(place.node, Held { connections, transports, since_s });
         }
         let asked = found.also.iter().map(|node| self.nodes.ask(*node, NodeAsk::Holding(subject.clone())));
-        let mut unanswered = self.nodes.may_be_missing();
+        let mut unanswered = 0;
         for (node, answer) in found.also.iter().zip(join_all(asked.collect::<Vec<_>>()).await) {
             match answer {
                 Ok(NodeAnswer::Holding(Some(here))) => drop(held.insert(*node, here)),
@@ -174,6 +177,9 @@ impl Router {
             .into_iter()
             .map(|(node, held)| Whereabout { node, name: self.nodes.name(node).unwrap_or_default(), held })
             .collect();
+        if places.is_empty() {
+            unanswered += self.nodes.may_be_missing();
+        }
         places.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Whereabouts { places, unanswered })
     }

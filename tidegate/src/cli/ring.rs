@@ -39,7 +39,7 @@ pub(super) struct RingArgs {
 enum RingCommand {
     /// Print the members with their shares of keys
     Show(ShowArgs),
-    /// Print what a change would move, against the least that it could
+    /// Print what a change would move, against the fair share of what is added or removed
     Simulate(SimulateArgs),
     /// Print which members answer for users (`user:<id>`) and channels
     Of(OfArgs),
@@ -138,7 +138,7 @@ fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     let mut text = table(&after, &new, &is);
     let _ = write!(
         text,
-        "\nfrom digest {:016x} to {:016x}\nprimary changes of      {:5.1} % of keys; the least is {:.1} %\n\
+        "\nfrom digest {:016x} to {:016x}\nprimary changes of      {:5.1} % of keys; a fair share is {:.1} %\n\
          primary or replica of   {:5.1} % of keys\n",
         old.digest(),
         new.digest(),
