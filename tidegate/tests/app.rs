@@ -158,7 +158,7 @@ async fn a_member_is_ready_once_the_list_has_it() {
         assert!(tokio::time::Instant::now() < deadline, "the member follows the list");
     }
     let metrics = get(addresses.admin, "/metrics").await.expect("answers");
-    for line in ["tidegate_registry_members_version 2", "tidegate_registry_subjects_stored 0"] {
+    for line in ["tidegate_registry_members_version 2", "tidegate_registry_subjects{kind=\"user\"} 0"] {
         assert!(metrics.contains(&format!("\n{line}")), "{line} in {metrics}");
     }
     stop.send(()).expect("still running");
