@@ -5,7 +5,8 @@ use crate::frame::{Holding, Presence, SubjectKind, Transition};
 
 fn member() -> Member {
     let ring = Arc::new(Ring::build(&[(MemberId(0), 1)]).expect("valid"));
-    Member::new(MemberId(0), Incarnation(1), ring, MemberOptions::default())
+    let options = MemberOptions { debounce_ms: 10_000, ..MemberOptions::default() };
+    Member::new(MemberId(0), Incarnation(1), ring, options)
 }
 
 fn hello(node: u128) -> Hello {

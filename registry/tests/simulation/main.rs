@@ -38,7 +38,7 @@ type Ran = Result<BTreeMap<&'static str, u64>, (Violation, Vec<String>)>;
 fn random_schedules_break_no_promise() {
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(1_500),
+        None => 0..number("SIM_SEEDS").unwrap_or(2_500),
     };
     let count = seeds.end - seeds.start;
     let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
