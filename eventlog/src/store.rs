@@ -19,7 +19,7 @@ use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 /// Bytes of a memtable and of a table: four of each, rewritten once, are the disk reserve of 64 MiB.
-const TABLE_BYTES: u64 = 8 * 1024 * 1024;
+pub(crate) const TABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of all journals together before the store flushes old memtables to drop one.
 const JOURNALS_BYTES_LIMIT: u64 = 128 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ pub(super) enum Room {
     Enough,
     /// Less than the reserve is free, so many bytes.
     Low(u64),
-    /// Less than a quarter of the reserve is free, so many bytes: even upkeep has to stop.
+    /// Less than a quarter of the reserve is free, so many bytes: even upkeep goes in small steps, or stops.
     Exhausted(u64),
 }
 

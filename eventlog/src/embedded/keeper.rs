@@ -21,9 +21,13 @@ const TRIM_ROWS: u64 = 1000;
 /// Batches in one round: 100,000 records a second, more than are written.
 const TRIM_BATCHES: usize = 100;
 
-/// Rounds in which room is made after something was forgotten, while the disk is full: the engine lets go of files
-/// only some versions later.
+/// What forgetting may take before it gives: the flush of what was written last.
+const TRIM_BYTES: u64 = crate::store::TABLE_BYTES;
+
+/// Rounds in a row in which room is made after something was forgotten, while the disk is full: the engine lets go of
+/// files only some versions later. After those every [`FREE_EVERY`]th round tries once more.
 const FREE_ROUNDS: u32 = 5;
+const FREE_EVERY: u32 = 5;
 
 /// Told to stop by whoever closes the log.
 #[derive(Debug, Default)]
@@ -66,6 +70,15 @@ impl Keeper {
     }
 }
 
+/// How many batches may be forgotten in one round. The engine's background work may eat far into the reserve after
+/// the last append, and then forgetting is the one thing that brings room back: in small steps, for it writes too.
+fn batches_in(room: Room) -> usize {
+    match room {
+        Room::Enough | Room::Low(_) => TRIM_BATCHES,
+        Room::Exhausted(free_bytes) => usize::from(free_bytes >= TRIM_BYTES),
+    }
+}
+
 impl Shared {
     /// One round.
     pub(super) fn upkeep(&self) {
@@ -79,27 +92,34 @@ impl Shared {
         }
         match self.trim() {
             Ok(false) => {}
-            Ok(true) => self.free_rounds.store(FREE_ROUNDS, Ordering::Relaxed),
+            Ok(true) => self.short_rounds.store(0, Ordering::Relaxed),
             Err(error) => {
                 self.stop_writing(&error);
                 return;
             }
         }
-        let rounds = self.free_rounds.load(Ordering::Relaxed);
-        if rounds > 0 && self.check_room(0).is_err() {
-            self.free_rounds.store(rounds - 1, Ordering::Relaxed);
-            if let Err(error) = self.free_room() {
-                tracing::warn!(%error, "could not delete tables of forgotten records");
+        if self.check_room(0).is_ok() {
+            self.short_rounds.store(0, Ordering::Relaxed);
+        } else if self.forgot_anything() {
+            let round = self.short_rounds.fetch_add(1, Ordering::Relaxed);
+            if round < FREE_ROUNDS || round.is_multiple_of(FREE_EVERY) {
+                self.free_room().unwrap_or_else(
+                    |error| tracing::warn!(%error, "could not delete tables of forgotten records"),
+                );
             }
         }
+    }
+
+    fn forgot_anything(&self) -> bool {
+        self.partitions.iter().any(|partition| partition.start() > 0)
     }
 
     /// Forgets what has expired, in all partitions, as far as one round goes; true when there was something.
     fn trim(&self) -> fjall::Result<bool> {
         let mut trimmed = false;
-        let mut batches = TRIM_BATCHES;
+        let mut batches = batches_in(self.gauge.room(0));
         for partition in &self.partitions {
-            while batches > 0 && !matches!(self.gauge.room(0), Room::Exhausted(_)) {
+            while batches > 0 {
                 batches -= 1;
                 let start = partition.start();
                 let more = self.trim_step(partition)?;
@@ -149,5 +169,18 @@ impl Shared {
         batch.commit()?;
         tracing::debug!(partition = %partition.id, start = upto, "forgot records past their retention");
         Ok(upto < target.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nearly_full_disk_is_freed_in_small_steps_and_a_full_one_is_left_alone() {
+        assert_eq!(batches_in(Room::Enough), TRIM_BATCHES);
+        assert_eq!(batches_in(Room::Low(1)), TRIM_BATCHES);
+        assert_eq!(batches_in(Room::Exhausted(TRIM_BYTES)), 1);
+        assert_eq!(batches_in(Room::Exhausted(TRIM_BYTES - 1)), 0);
     }
 }

@@ -91,8 +91,8 @@ pub(super) struct Shared {
     commit_since: Mutex<Option<Instant>>,
     /// The newest record's time over all partitions: retention's clock.
     newest_ms: AtomicU64,
-    /// Upkeep rounds that may still free room.
-    pub(super) free_rounds: AtomicU32,
+    /// Upkeep rounds in a row that found too little room since one last forgot something.
+    pub(super) short_rounds: AtomicU32,
 }
 
 impl Shared {
@@ -121,7 +121,7 @@ impl Shared {
             failure: Mutex::new(None),
             commit_since: Mutex::new(None),
             newest_ms: AtomicU64::new(newest_ms),
-            free_rounds: AtomicU32::new(0),
+            short_rounds: AtomicU32::new(0),
         }
     }
 
