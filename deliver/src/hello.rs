@@ -54,7 +54,7 @@ pub(crate) struct Peer {
 
 pub(crate) fn hello(incarnation: Incarnation) -> wire::Hello {
     wire::Hello {
-        incarnation: incarnation.0.to_be_bytes().to_vec().into(),
+        incarnation: incarnation.to_bytes().to_vec().into(),
         min_version: VERSIONS.min,
         max_version: VERSIONS.max,
     }
@@ -62,14 +62,14 @@ pub(crate) fn hello(incarnation: Incarnation) -> wire::Hello {
 
 /// Both go on with the lower of the two newest versions, if both speak it.
 pub(crate) fn agree(hello: &wire::Hello, ours: Versions) -> Result<Peer, HelloError> {
-    let bytes = <[u8; 16]>::try_from(&hello.incarnation[..])
-        .map_err(|_| HelloError::Incarnation(hello.incarnation.len()))?;
+    let incarnation = Incarnation::from_bytes(&hello.incarnation);
+    let incarnation = incarnation.ok_or(HelloError::Incarnation(hello.incarnation.len()))?;
     let theirs = Versions { min: hello.min_version, max: hello.max_version };
     let version = theirs.max.min(ours.max);
     if version < theirs.min || version < ours.min {
         return Err(HelloError::Versions { theirs, ours });
     }
-    Ok(Peer { incarnation: Incarnation(u128::from_be_bytes(bytes)), version })
+    Ok(Peer { incarnation, version })
 }
 
 /// True when a router that agreed on this version understands the frame; one that it does not can be left out.

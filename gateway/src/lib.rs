@@ -310,14 +310,10 @@ fn announcer(
         AnnounceMetrics::register(registry)?,
     )?;
     let following = handle.clone();
-    tokio::spawn(async move {
-        while lists.changed().await.is_ok() {
-            let list = lists.borrow_and_update().clone();
-            if let Err(error) = following.set_members(list).await {
-                tracing::error!(%error, "member list makes no ring; the old one stays");
-            }
-        }
-    });
+    tokio::spawn(tidegate_registry::follow(lists, move |list| {
+        let handle = following.clone();
+        async move { handle.set_members(list).await }
+    }));
     Ok(Some((handle, task)))
 }
 

@@ -11,12 +11,12 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use tidegate_link::{
-    BoxFuture, Held, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, NodeWord, OccupantsPage,
-    ReachStream, Reached, RouterSays, Routers,
+    BoxFuture, NodeAnswer, NodeAsk, NodeHello, NodeSays, NodeStatus, NodeWord, OccupantsPage, ReachStream,
+    Reached, RouterSays, Routers,
 };
 use tidegate_registry::Current;
 use tidegate_registry::client::AnnounceHandle;
-use tidegate_vocab::{ErrorKind, LogEpoch, PartitionId, Problem, Topic, UserId, limits};
+use tidegate_vocab::{ErrorKind, LogEpoch, PartitionId, Problem, Topic, limits};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -180,7 +180,9 @@ impl Reach {
             NodeAsk::Occupants { channel, after, limit } => {
                 let pages =
                     self.ask_all(|done| ShardAsk::Occupants(channel.clone(), after.clone(), limit, done));
-                Box::pin(async move { Ok(NodeAnswer::Occupants(one_page(pages?.await?, limit))) })
+                Box::pin(
+                    async move { Ok(NodeAnswer::Occupants(OccupantsPage::merged(pages?.await?, limit))) },
+                )
             }
             NodeAsk::Drain => {
                 tracing::info!("a router asks this node to drain");
@@ -267,27 +269,4 @@ fn direct(all: Vec<Option<Reached>>) -> Result<NodeAnswer, Problem> {
         reached.written += one.written;
     }
     Ok(NodeAnswer::Direct(reached))
-}
-
-/// A page of all shards: no user behind the last of a shard that has more.
-fn one_page(pages: Vec<OccupantsPage>, limit: usize) -> OccupantsPage {
-    let mut all = OccupantsPage::default();
-    let mut users: BTreeMap<UserId, Held> = BTreeMap::new();
-    let mut known_upto: Option<UserId> = None;
-    for page in pages {
-        all.connections += page.connections;
-        all.anonymous += page.anonymous;
-        if let (true, Some((last, _))) = (page.has_more, page.users.last()) {
-            known_upto = Some(known_upto.map_or_else(|| last.clone(), |known| known.min(last.clone())));
-        }
-        for (user, held) in page.users {
-            let sum = users.entry(user).or_default();
-            sum.connections += held.connections;
-            sum.transports |= held.transports;
-        }
-    }
-    all.has_more = known_upto.is_some() || users.len() > limit;
-    let known = |user: &UserId| known_upto.as_ref().is_none_or(|upto| user <= upto);
-    all.users = users.into_iter().filter(|(user, _)| known(user)).take(limit).collect();
-    all
 }

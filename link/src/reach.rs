@@ -4,6 +4,7 @@
 //! holds for want of a fresh word must not hold up a question about it. The router asks, the node answers by number. At
 //! most once: a question that finds no room, or whose stream ends, is not put again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -140,6 +141,32 @@ pub struct OccupantsPage {
     pub has_more: bool,
 }
 
+impl OccupantsPage {
+    /// One page of several, each asked for with this limit: of shards, or of nodes. It has no hole: no user stands in it behind the
+    /// last of a page that has more, since that page's shard or node may have others before.
+    #[must_use]
+    pub fn merged(pages: impl IntoIterator<Item = Self>, limit: usize) -> Self {
+        let (mut all, mut users) = (Self::default(), BTreeMap::<UserId, Held>::new());
+        let mut known_upto: Option<UserId> = None;
+        for page in pages {
+            all.connections += page.connections;
+            all.anonymous += page.anonymous;
+            if let (true, Some((last, _))) = (page.has_more, page.users.last()) {
+                known_upto = Some(known_upto.map_or_else(|| last.clone(), |known| known.min(last.clone())));
+            }
+            for (user, held) in page.users {
+                let sum = users.entry(user).or_default();
+                sum.connections += held.connections;
+                sum.transports |= held.transports;
+            }
+        }
+        all.has_more = known_upto.is_some() || users.len() > limit;
+        let known = |user: &UserId| known_upto.as_ref().is_none_or(|upto| user <= upto);
+        all.users = users.into_iter().filter(|(user, _)| known(user)).take(limit).collect();
+        all
+    }
+}
+
 /// The node's side of one Reach stream. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct ReachStream {
@@ -252,6 +279,33 @@ mod tests {
             trace: None,
         };
         RouterSays::Ask { number: 1, ask: NodeAsk::Direct(Arc::new(event)) }
+    }
+
+    fn page(users: &[&str], has_more: bool) -> OccupantsPage {
+        let user = |id: &&str| {
+            let held = Held { connections: 1, transports: 1, since_s: 0 };
+            (UserId::parse(id).expect("valid"), held)
+        };
+        let users: Vec<_> = users.iter().map(user).collect();
+        OccupantsPage { connections: users.len() as u64 + 1, anonymous: 1, users, has_more }
+    }
+
+    #[test]
+    fn several_pages_make_one_page_without_a_hole() {
+        let check = |pages: &[OccupantsPage], limit: usize, users: &[&str], has_more: bool| {
+            let merged = OccupantsPage::merged(pages.iter().cloned(), limit);
+            let found: Vec<String> = merged.users.iter().map(|(user, _)| user.to_string()).collect();
+            assert_eq!((found, merged.has_more), (users.iter().map(ToString::to_string).collect(), has_more));
+        };
+        check(&[], 2, &[], false);
+        check(&[page(&["a", "c"], false), page(&["b"], false)], 3, &["a", "b", "c"], false);
+        check(&[page(&["a", "c"], false), page(&["b"], false)], 2, &["a", "b"], true);
+        // The second may have users between b and y: they would be missing in a page that went on to y.
+        check(&[page(&["x", "y"], false), page(&["a", "b"], true)], 4, &["a", "b"], true);
+        check(&[page(&["a", "z"], true), page(&["b", "c"], true)], 2, &["a", "b"], true);
+        let merged = OccupantsPage::merged([page(&["a"], false), page(&["a", "b"], false)], 10);
+        assert_eq!((merged.connections, merged.anonymous, merged.users.len()), (5, 2, 2));
+        assert_eq!(merged.users[0].1.connections, 2, "who stands in two is one");
     }
 
     #[tokio::test]

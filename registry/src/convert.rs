@@ -53,12 +53,11 @@ impl From<Refusal> for Status {
 }
 
 pub(crate) fn incarnation_to_wire(incarnation: Incarnation) -> bytes::Bytes {
-    incarnation.0.to_be_bytes().to_vec().into()
+    incarnation.to_bytes().to_vec().into()
 }
 
 pub(crate) fn incarnation_from_wire(bytes: &[u8]) -> Result<Incarnation, MessageError> {
-    let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| MessageError::Incarnation(bytes.len()))?;
-    Ok(Incarnation(u128::from_be_bytes(bytes)))
+    Incarnation::from_bytes(bytes).ok_or(MessageError::Incarnation(bytes.len()))
 }
 
 pub(crate) fn version(min: u32, max: u32) -> Result<(), MessageError> {

@@ -22,7 +22,7 @@ pub use frame::{
 };
 pub use locator::{Ask, AskId, Done, Found, Locator, LookupId, Outcome};
 pub use member::{AnnounceStream, Figures, Member, MemberOptions, NodeEvent, NodeInfo, Online, Refusal};
-pub use members::{Listed, MemberList, Members};
+pub use members::{Listed, MemberList, Members, follow};
 pub use metrics::{AnnounceMetrics, LocateMetrics, MemberMetrics};
 pub use ring::{MemberId, REPLICAS, Ring, RingError};
 pub use table::Table;

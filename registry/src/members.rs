@@ -51,3 +51,16 @@ pub struct Members {
     /// The cluster's key, where one is configured.
     pub key: Option<Key>,
 }
+
+/// Hands on every newer list, until nobody gives any more.
+pub async fn follow<F>(mut lists: watch::Receiver<MemberList>, set: impl Fn(MemberList) -> F)
+where
+    F: Future<Output = Result<(), RingError>>,
+{
+    while lists.changed().await.is_ok() {
+        let list = lists.borrow_and_update().clone();
+        if let Err(error) = set(list).await {
+            tracing::error!(%error, "member list makes no ring; the old one stays");
+        }
+    }
+}

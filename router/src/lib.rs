@@ -361,14 +361,10 @@ fn locate(
     Ok(match LocateTask::spawn(list, members.key, LocateMetrics::register(registry)?) {
         Ok((handle, task)) => {
             let following = handle.clone();
-            tokio::spawn(async move {
-                while lists.changed().await.is_ok() {
-                    let list = lists.borrow_and_update().clone();
-                    if let Err(error) = following.set_members(list).await {
-                        tracing::error!(%error, "member list makes no ring; the old one stays");
-                    }
-                }
-            });
+            tokio::spawn(tidegate_registry::follow(lists, move |list| {
+                let handle = following.clone();
+                async move { handle.set_members(list).await }
+            }));
             Some((handle, task))
         }
         Err(error) => {

@@ -6,7 +6,7 @@
 
 mod check;
 mod settle;
-pub(crate) use check::payload as check_payload;
+pub(crate) use check::{event_name, payload as check_payload};
 pub(crate) use settle::upstream_problem;
 
 use std::time::{Duration, Instant};

@@ -89,10 +89,11 @@ impl Router {
     async fn direct_in_one_hop(&self, request: PublishRequest) -> Result<Vec<(String, Told)>, Problem> {
         let draft = check::direct(request)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let found = self.find(draft.users.iter().map(Channel::of_user).collect()).await?;
-        let telling = draft.users.iter().zip(found).map(|(user, found)| {
+        let channels: Vec<Channel> = draft.users.iter().map(Channel::of_user).collect();
+        let found = self.find(channels.clone()).await?;
+        let telling = channels.into_iter().zip(found).map(|(channel, found)| {
             let event = Arc::new(Event {
-                channel: Channel::of_user(user),
+                channel,
                 name: draft.name.clone(),
                 payload: draft.payload.clone(),
                 time_ms: now.as_millis() as u64,
@@ -153,10 +154,7 @@ impl Router {
     /// # Errors
     /// When too many lookups wait.
     pub async fn locate_user(&self, user: &UserId) -> Result<Whereabouts, Problem> {
-        self.whereabouts(Channel::of_user(user)).await
-    }
-
-    pub(crate) async fn whereabouts(&self, subject: Channel) -> Result<Whereabouts, Problem> {
+        let subject = Channel::of_user(user);
         let found = self.find(vec![subject.clone()]).await?.pop().unwrap_or_default();
         let mut held: BTreeMap<Incarnation, Held> = BTreeMap::new();
         for place in &found.location.places {

@@ -73,10 +73,7 @@ fn the_ring_is_computed_from_a_list() {
         .sum();
     assert!((shares - 100.0).abs() < 1e-6, "{shares}");
     let added = json(&["simulate", "--add", "10.0.0.3:8004"]);
-    assert_eq!(
-        (&added["least_primary_moves_percent"], &added["after"]["version"]),
-        (&25.0.into(), &5.into())
-    );
+    assert_eq!((&added["fair_share_percent"], &added["after"]["version"]), (&25.0.into(), &5.into()));
     assert!(
         added["primary_moves_percent"].as_f64().is_some_and(|moved| (15.0..35.0).contains(&moved)),
         "{added}"

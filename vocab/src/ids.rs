@@ -62,6 +62,18 @@ impl Incarnation {
     pub fn random() -> Self {
         Self(rand::random())
     }
+
+    /// As it stands in messages: 16 bytes, big-endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From a message; nothing where it has not 16 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(u128::from_be_bytes(bytes.try_into().ok()?)))
+    }
 }
 
 impl fmt::Display for Incarnation {

@@ -10,12 +10,7 @@ use tidegate_vocab::{Channel, Incarnation, Problem, UserId, limits};
 use super::{problem_from_wire, problem_to_wire};
 
 fn incarnation_from_wire(bytes: &[u8]) -> Result<Incarnation, FrameError> {
-    let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| FrameError::Bad("incarnation"))?;
-    Ok(Incarnation(u128::from_be_bytes(bytes)))
-}
-
-fn incarnation_to_wire(incarnation: Incarnation) -> prost::bytes::Bytes {
-    incarnation.0.to_be_bytes().to_vec().into()
+    Incarnation::from_bytes(bytes).ok_or(FrameError::Bad("incarnation"))
 }
 
 fn user(id: &str) -> Result<UserId, FrameError> {
@@ -28,7 +23,7 @@ fn channel(name: &str) -> Result<Channel, FrameError> {
 
 pub(crate) fn node_hello_to_wire(hello: &NodeHello) -> wire::NodeSays {
     let hello = wire::NodeHello {
-        incarnation: incarnation_to_wire(hello.incarnation),
+        incarnation: hello.incarnation.to_bytes().to_vec().into(),
         name: hello.name.clone(),
         version: hello.version.clone(),
     };
@@ -55,8 +50,10 @@ pub(crate) fn node_hello_from_wire(says: Option<wire::NodeSays>) -> Result<NodeH
 pub(crate) fn node_says_to_wire(says: NodeSays) -> wire::NodeSays {
     let says = match says {
         NodeSays::Word(word) => {
-            let member =
-                |(member, digest)| wire::CurrentMember { incarnation: incarnation_to_wire(member), digest };
+            let member = |(member, digest): (Incarnation, u64)| wire::CurrentMember {
+                incarnation: member.to_bytes().to_vec().into(),
+                digest,
+            };
             node_says::Says::Word(wire::NodeWord { members: word.into_iter().map(member).collect() })
         }
         NodeSays::Status(status) => node_says::Says::Status(wire::NodeStatus {

@@ -3,27 +3,34 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
+use jsonwebtoken::{EncodingKey, Header};
 use prometheus::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate_deliver::{Key, Metrics, server};
 use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
 use tidegate_eventlog::{EventLog, store};
 use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig};
 use tidegate_history::{HistoryOptions, HistoryStore, Retention};
-use tidegate_link::RouterLink;
+use tidegate_link::{
+    BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
+    UpstreamMessage,
+};
 use tidegate_router::publish::{Data, PublishRequest, Target};
 use tidegate_router::{Api, Router, RouterConfig};
-use tidegate_vocab::{Incarnation, PartitionCounts};
+use tidegate_vocab::{Event, Incarnation, Offset, PartitionCounts, PartitionId, Position, Problem};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+/// The key of tokens.
+pub(crate) const SECRET: [u8; 32] = [7; 32];
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
@@ -195,4 +202,58 @@ impl Client {
             assert_eq!(self.hear("event").await["data"], expected);
         }
     }
+}
+
+/// A router that, when told to, says nothing of the control topic or lets no node attach, so that every Want stays open; and all
+/// else as ever.
+pub(crate) struct Reticent {
+    pub(crate) router: Arc<Router>,
+    pub(crate) is_silent: AtomicBool,
+    pub(crate) is_closed: bool,
+}
+
+impl RouterLink for Reticent {
+    fn attach(&self, node: Incarnation) -> BoxFuture<'_, Result<DeliverStream, Problem>> {
+        if self.is_closed { Box::pin(std::future::pending()) } else { self.router.attach(node) }
+    }
+
+    fn upstream(&self, message: UpstreamMessage) -> BoxFuture<'static, Result<Position, Problem>> {
+        self.router.upstream(message)
+    }
+
+    fn resolve(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> BoxFuture<'static, Result<Settled, Problem>> {
+        self.router.resolve(partition, offset)
+    }
+
+    fn control(&self, ask: ControlAsk) -> BoxFuture<'static, Result<ControlAnswer, Problem>> {
+        if self.is_silent.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        self.router.control(ask)
+    }
+
+    fn reach(&self, node: NodeHello) -> BoxFuture<'_, Result<ReachStream, Problem>> {
+        self.router.reach(node)
+    }
+
+    fn ephemeral(&self, event: Arc<Event>) -> BoxFuture<'static, Result<Routed, Problem>> {
+        self.router.ephemeral(event)
+    }
+}
+
+/// Signed with [`SECRET`].
+pub(crate) fn token(user: &str, issued_s: u64) -> String {
+    let claims = json!({"sub": user, "iat": issued_s, "exp": 4_000_000_000_u64});
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(&SECRET)).expect("signed")
+}
+
+/// Whether the gateway has a fresh word on what is revoked.
+pub(crate) fn is_fresh(registry: &Registry) -> bool {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == "tidegate_gateway_control_fresh");
+    family.expect("registered").get_metric()[0].get_gauge().get_value() == 1.0
 }

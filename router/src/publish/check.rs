@@ -1,7 +1,8 @@
 //! Whether a publish may be: names, sizes, keys, and JSON that is JSON.
 
 use tidegate_vocab::{
-    Channel, ErrorKind, EventName, JsonError, Payload, Problem, TraceContext, UserId, compact_json, limits,
+    Channel, ErrorKind, EventName, EventNameError, JsonError, Payload, Problem, TraceContext, UserId,
+    compact_json, limits,
 };
 
 use super::{Data, PublishRequest, Target};
@@ -22,11 +23,7 @@ impl Draft {
     pub(super) fn check(request: PublishRequest) -> Result<Self, Problem> {
         let PublishRequest { targets, event, data, idempotency_key, ttl_ms, ephemeral, trace } = request;
         check_target_count(targets.len())?;
-        let name = match event.as_deref() {
-            None => EventName::MESSAGE,
-            Some(name) => EventName::parse(name)
-                .map_err(|error| Problem::new(ErrorKind::BadEventName, error.to_string()))?,
-        };
+        let name = event_name(event.as_deref())?;
         if ephemeral && (ttl_ms.is_some() || idempotency_key.is_some()) {
             let detail = "an ephemeral event is in no log: ttl and idempotency_key do not apply";
             return Err(Problem::new(ErrorKind::BadRequest, detail));
@@ -88,6 +85,12 @@ fn check_key(key: &str) -> Result<(), Problem> {
         return Ok(());
     };
     Err(Problem::new(ErrorKind::BadRequest, detail))
+}
+
+/// An event's own name; `message` where none is given.
+pub(crate) fn event_name(name: Option<&str>) -> Result<EventName, Problem> {
+    let bad = |error: EventNameError| Problem::new(ErrorKind::BadEventName, error.to_string());
+    name.map_or(Ok(EventName::MESSAGE), |name| EventName::parse(name).map_err(bad))
 }
 
 /// What an event carries, held to its limit; JSON without insignificant white space.

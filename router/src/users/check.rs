@@ -1,8 +1,10 @@
 //! Whether what is addressed to users may be.
 
+use std::collections::HashSet;
+
 use tidegate_vocab::{ErrorKind, EventName, Payload, Problem, TraceContext, UserId, limits};
 
-use crate::publish::{PublishRequest, Target, check_payload};
+use crate::publish::{PublishRequest, Target, check_payload, event_name};
 
 /// A checked direct message.
 pub(super) struct Draft {
@@ -33,22 +35,17 @@ pub(super) fn direct(request: PublishRequest) -> Result<Draft, Problem> {
         let detail = format!("{} users are more than {}", targets.len(), limits::BATCH_ITEMS_LIMIT);
         return Err(Problem::new(ErrorKind::TooMany, detail));
     }
-    let mut users: Vec<UserId> = Vec::with_capacity(targets.len());
+    let (mut users, mut seen) = (Vec::with_capacity(targets.len()), HashSet::with_capacity(targets.len()));
     for target in targets {
         let Target::User(id) = target else {
             return Err(bad("a direct message goes to users: publish to channels with POST /v1/publish"));
         };
         let user = parse_user(&id)?;
-        if !users.contains(&user) {
+        if seen.insert(user.clone()) {
             users.push(user);
         }
     }
-    let name = match event.as_deref() {
-        None => EventName::MESSAGE,
-        Some(name) => EventName::parse(name)
-            .map_err(|error| Problem::new(ErrorKind::BadEventName, error.to_string()))?,
-    };
-    Ok(Draft { users, name, payload: check_payload(data)?, trace })
+    Ok(Draft { users, name: event_name(event.as_deref())?, payload: check_payload(data)?, trace })
 }
 
 /// What clients are told: one short line.

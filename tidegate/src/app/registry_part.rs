@@ -100,14 +100,12 @@ impl RegistryPart {
 }
 
 /// Tells the member of every newer list.
-async fn follow(handle: MemberHandle, mut lists: watch::Receiver<MemberList>) {
-    while lists.changed().await.is_ok() {
-        let list = lists.borrow_and_update().clone();
+async fn follow(handle: MemberHandle, lists: watch::Receiver<MemberList>) {
+    tidegate_registry::follow(lists, |list| {
         tracing::info!(version = list.version, "another ring");
-        if let Err(error) = handle.set_members(list).await {
-            tracing::error!(%error, "list of registry members makes no ring");
-        }
-    }
+        handle.set_members(list)
+    })
+    .await;
     // The list is final: its owner is gone, as when the process ends.
     std::future::pending::<()>().await;
 }

@@ -6,13 +6,14 @@ mod shares;
 
 use std::fmt::Write as _;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use tidegate_registry::{Listed, MemberId, MemberList, REPLICAS, Ring};
 use tidegate_vocab::Channel;
 
+use crate::cli::Failure;
 use crate::cli::config_args::ConfigArgs;
-use crate::cli::{Failure, print_line};
+use crate::cli::table::OutputArgs;
 use crate::config::{self, Profile, members};
 use shares::{Moved, Shares};
 
@@ -78,19 +79,10 @@ struct OfArgs {
 /// What all of them take.
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     config: ConfigArgs,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// A table
-    Text,
-    /// One JSON object
-    Json,
 }
 
 impl CommonArgs {
@@ -103,10 +95,7 @@ impl CommonArgs {
     }
 
     fn print(&self, text: &str, object: &serde_json::Value) -> Result<(), Failure> {
-        match self.output {
-            Format::Text => print_line(text.trim_end()),
-            Format::Json => print_line(&object.to_string()),
-        }
+        self.output.print(object, |_| vec![text.trim_end().to_owned()])
     }
 }
 
@@ -134,7 +123,7 @@ fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
     let (old, new) = (ring_of(&before)?, ring_of(&after)?);
     let (was, is) = (Shares::of(&old), Shares::of(&new));
     let moved = Moved::between(&old, &new);
-    let least = least_moved(&before, &after);
+    let fair = fair_share(&before, &after);
     let mut text = table(&after, &new, &is);
     let _ = write!(
         text,
@@ -143,14 +132,14 @@ fn simulate(args: &SimulateArgs) -> Result<(), Failure> {
         old.digest(),
         new.digest(),
         moved.primary,
-        least,
+        fair,
         moved.any
     );
     let object = json!({
         "before": object(&before, &old, &was),
         "after": object(&after, &new, &is),
         "primary_moves_percent": moved.primary,
-        "least_primary_moves_percent": least,
+        "fair_share_percent": fair,
         "any_moves_percent": moved.any,
     });
     args.common.print(&text, &object)
@@ -218,8 +207,8 @@ fn changed(before: &MemberList, args: &SimulateArgs) -> Result<MemberList, Failu
     Ok(after)
 }
 
-/// Percent of keys that a change has to move, by the weights alone: what members gain.
-fn least_moved(before: &MemberList, after: &MemberList) -> f64 {
+/// Percent of keys that a change moves if the ring is even: what members gain by their weights.
+fn fair_share(before: &MemberList, after: &MemberList) -> f64 {
     let share = |list: &MemberList, id: MemberId| {
         let total: u32 = list.members.iter().map(|member| member.weight).sum();
         let own = list.members.iter().find(|member| member.id == id).map_or(0, |member| member.weight);
@@ -274,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_that_has_to_move_is_what_members_gain() {
+    fn the_fair_share_is_what_members_gain() {
         let list = |weights: &[(u32, u32)]| MemberList {
             version: 1,
             members: weights
@@ -289,7 +278,7 @@ mod tests {
             (&[(0, 1), (1, 1)], &[(0, 2), (1, 2)], 0.0),
         ] {
             let (before, after) = (list(before), list(after));
-            assert!((least_moved(&before, &after) - percent).abs() < 1e-9, "{before:?} {after:?}");
+            assert!((fair_share(&before, &after) - percent).abs() < 1e-9, "{before:?} {after:?}");
             let moved = Moved::between(&before.ring().expect("a ring"), &after.ring().expect("a ring"));
             // Equal doubled weights are more virtual nodes, so another ring.
             if percent > 0.0 {
