@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_registry::Members;
+use tidegate_vocab::Channel;
 
 /// Settings of one gateway.
 #[derive(Debug, Clone)]
@@ -26,6 +28,10 @@ pub struct GatewayConfig {
     pub outbox_bytes_limit: usize,
     /// Time that the oldest byte may wait for a slow socket.
     pub outbox_age_limit: Duration,
+    /// What a client loses that reads too slowly.
+    pub slow_consumers: SlowConfig,
+    /// How many may come, and what all together may use.
+    pub admission: AdmissionConfig,
     /// Bytes of one client message.
     pub message_bytes_limit: usize,
     /// Time in which a request's head must have arrived.
@@ -55,6 +61,90 @@ pub struct PresenceConfig {
     pub default: bool,
     /// By namespace.
     pub namespaces: BTreeMap<String, bool>,
+}
+
+/// What becomes of a channel's events for a client that reads too slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlowPolicy {
+    /// The client is disconnected and comes back with its cursor: nothing is lost.
+    #[default]
+    Disconnect,
+    /// Only the latest waits; a `gap` tells of the others.
+    Conflate,
+    /// The oldest go; a `gap` tells of them.
+    DropOldest,
+}
+
+impl SlowPolicy {
+    /// The name in settings and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Conflate => "conflate",
+            Self::DropOldest => "drop_oldest",
+        }
+    }
+}
+
+/// Slow consumers, by namespace.
+#[derive(Debug, Clone, Default)]
+pub struct SlowConfig {
+    /// Of all namespaces that are not named.
+    pub default: SlowPolicy,
+    /// By namespace.
+    pub namespaces: BTreeMap<String, SlowPolicy>,
+}
+
+impl SlowConfig {
+    /// The policy of a channel. What is for one user, or for all, is never left out.
+    pub(crate) fn of(&self, channel: &Channel) -> SlowPolicy {
+        if channel.is_reserved() || channel.is_user() {
+            return SlowPolicy::Disconnect;
+        }
+        self.namespaces.get(channel.namespace()).copied().unwrap_or(self.default)
+    }
+
+    /// True when no channel may lose anything.
+    pub(crate) fn all_disconnect(&self) -> bool {
+        self.default == SlowPolicy::Disconnect
+            && self.namespaces.values().all(|policy| *policy == SlowPolicy::Disconnect)
+    }
+}
+
+/// How many may come, and what all together may use.
+#[derive(Debug, Clone, Default)]
+pub struct AdmissionConfig {
+    /// Sockets accepted a second by the whole node; more wait in the listen queue. 0 for no limit.
+    pub accept_rate: u32,
+    /// Open sockets of one address (of an IPv6 /64). 0 for no limit.
+    pub address_limit: u32,
+    /// Open connections of one user on this node. 0 for no limit.
+    pub user_limit: u32,
+    /// The memory that the overload ladder is measured against.
+    pub memory: MemorySource,
+}
+
+/// The memory that the overload ladder is measured against.
+#[derive(Clone, Default)]
+pub enum MemorySource {
+    /// The limit of the process's control group, if it has one.
+    #[default]
+    ControlGroup,
+    /// The process's own anonymous memory against so many bytes.
+    Process(u64),
+    /// Used bytes and the limit, as a test says.
+    Told(Arc<dyn Fn() -> (u64, u64) + Send + Sync>),
+}
+
+impl std::fmt::Debug for MemorySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ControlGroup => f.write_str("ControlGroup"),
+            Self::Process(bytes) => f.debug_tuple("Process").field(bytes).finish(),
+            Self::Told(_) => f.write_str("Told"),
+        }
+    }
 }
 
 /// Who may connect.

@@ -25,8 +25,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::admission::{Entry, Permit};
 use crate::shard::Shard;
-use crate::shared::Permit;
+
 use io::TakeableIo;
 
 /// Time in which an answer must have been taken by its socket.
@@ -41,7 +42,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     permit: Permit,
     already_read: Bytes,
-    is_over_limit: bool,
+    entry: Entry,
     mut accepting: watch::Receiver<bool>,
 ) {
     let slot: TakeoverSlot = Rc::default();
@@ -49,7 +50,7 @@ pub(crate) async fn serve(
     let io = TokioIo::new(TakeableIo::new(stream, already_read, Rc::clone(&write_pending)));
     let service = service_fn({
         let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
-        move |request| route::handle(Rc::clone(&shard), Rc::clone(&slot), is_over_limit, request)
+        move |request| route::handle(Rc::clone(&shard), Rc::clone(&slot), entry, request)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,7 +108,7 @@ pub(crate) fn answer_and_go_on(
         drop(response);
         if let Some(already_read) = again {
             let accepting = shard.accepting();
-            serve(shard, stream, permit, already_read, false, accepting).await;
+            serve(shard, stream, permit, already_read, Entry::Open, accepting).await;
         }
     });
 }

@@ -4,6 +4,7 @@
 //! blocks on it: all it knows of a router is [`tidegate_link::RouterLink`]. Its socket table is the truth about who is
 //! connected.
 
+mod admission;
 mod auth;
 mod clock;
 mod config;
@@ -14,6 +15,7 @@ mod message;
 mod metrics;
 mod node_task;
 mod origin;
+mod overload;
 mod presence;
 mod reach;
 mod request;
@@ -36,7 +38,10 @@ use tidegate_registry::{AnnounceMetrics, RingError};
 use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
-pub use config::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret};
+pub use config::{
+    AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, MemorySource, PresenceConfig, Secret,
+    SlowConfig, SlowPolicy,
+};
 
 use control::asking::Asking;
 use node_task::NodeTask;
@@ -82,6 +87,8 @@ pub struct Budget {
     pub connections: usize,
     /// User memory that this many idle connections take, in bytes, at 1 KiB each.
     pub idle_memory_bytes: u64,
+    /// The memory limit that the overload ladder is measured against, in bytes; without one there is no ladder.
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// A running gateway.
@@ -99,6 +106,8 @@ pub struct Gateway {
     /// Tells the announcer who is here.
     presence: tokio::task::JoinHandle<()>,
     announcer: Option<(AnnounceHandle, tokio::task::JoinHandle<()>)>,
+    /// Looks at the memory.
+    overload: tokio::task::JoinHandle<()>,
     drain_asked: watch::Receiver<bool>,
 }
 
@@ -118,7 +127,7 @@ impl Gateway {
         registry: &prometheus::Registry,
         demo_publish: Option<DemoPublish>,
     ) -> Result<Self, StartError> {
-        let budget = budget(config.connections_limit);
+        let budget = budget(&config);
         let incarnation = Incarnation::random();
         let address = config.public;
         let announcer = announcer(&config, incarnation, registry)?;
@@ -176,6 +185,7 @@ impl Gateway {
         let (drain_ask, drain_asked) = watch::channel(false);
         let reach = Reach::new(Arc::clone(&shared), shards_asked, handle, drain_ask);
         let reach = tokio::spawn(reach.run(routers));
+        let overload = tokio::spawn(overload::watch(Arc::clone(&shared)));
         Ok(Self {
             shared,
             address,
@@ -188,6 +198,7 @@ impl Gateway {
             reach,
             presence,
             announcer,
+            overload,
             drain_asked,
         })
     }
@@ -248,7 +259,7 @@ impl Gateway {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         let announcing = self.announcer.iter().map(|(_, task)| task);
-        [&self.control, &self.node, &self.reach, &self.presence]
+        [&self.control, &self.node, &self.reach, &self.presence, &self.overload]
             .into_iter()
             .chain(announcing)
             .any(|it| it.is_finished())
@@ -274,7 +285,7 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { threads, node, control, accepting, reach, presence, announcer, .. } = self;
+        let Self { threads, node, control, accepting, reach, presence, announcer, overload, .. } = self;
         accepting.send_replace(false);
         // No router asks any more, or believes the word of who says goodbye.
         reach.abort();
@@ -283,7 +294,7 @@ impl Gateway {
         if let Some((announcer, _)) = announcer {
             announcer.goodbye().await;
         }
-        for task in [control, node] {
+        for task in [overload, control, node] {
             task.abort();
             let _ = task.await;
         }
@@ -318,10 +329,11 @@ fn announcer(
 }
 
 /// What the file limit leaves for connections, and what they take.
-fn budget(connections_limit: usize) -> Budget {
+fn budget(config: &GatewayConfig) -> Budget {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let connections = connections_limit.min(files.saturating_sub(limits::RESERVED_FILES) as usize);
-    Budget { files, connections, idle_memory_bytes: connections as u64 * 1024 }
+    let connections = config.connections_limit.min(files.saturating_sub(limits::RESERVED_FILES) as usize);
+    let memory_limit_bytes = overload::memory_limit(&config.admission.memory);
+    Budget { files, connections, idle_memory_bytes: connections as u64 * 1024, memory_limit_bytes }
 }
 
 /// What a shard's thread starts with.

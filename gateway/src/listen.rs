@@ -1,9 +1,9 @@
 //! The public listeners: one per shard on the same address, and sockets that end when their peer is gone.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -11,6 +11,7 @@ use tidegate_vocab::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::admission::{Entry, Pace};
 use crate::http;
 use crate::shard::Shard;
 
@@ -48,13 +49,15 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 /// Accepts until told to stop; each socket starts as HTTP.
 pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener, mut accepting: watch::Receiver<bool>) {
+    let rate = f64::from(shard.shared.config.admission.accept_rate) / shard.shared.config.shards as f64;
+    let mut pace = Pace::new(rate, Instant::now());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = paced(&mut pace, &listener, &shard) => accepted,
             _ = accepting.wait_for(|accepting| !accepting) => return,
         };
         match accepted {
-            Ok((stream, _)) => begin(&shard, stream, &accepting),
+            Ok((stream, peer)) => begin(&shard, stream, peer.ip(), &accepting),
             Err(error) => {
                 shard.shared.metrics.accept_errors.inc();
                 tracing::warn!(%error, "accept failed; pausing");
@@ -64,8 +67,25 @@ pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener, mut acceptin
     }
 }
 
-fn begin(shard: &Rc<Shard>, stream: TcpStream, accepting: &watch::Receiver<bool>) {
-    let permit = shard.shared.permit();
+/// The next socket, once the pace allows one: until then they wait in the listen queue, and beyond it with their kernel.
+async fn paced(
+    pace: &mut Pace,
+    listener: &TcpListener,
+    shard: &Shard,
+) -> io::Result<(TcpStream, std::net::SocketAddr)> {
+    if let Err(wait) = pace.take(Instant::now()) {
+        shard.shared.metrics.accept_waits.inc();
+        tokio::time::sleep(wait).await;
+        let _ = pace.take(Instant::now());
+    }
+    listener.accept().await
+}
+
+fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr, accepting: &watch::Receiver<bool>) {
+    let Some((permit, entry)) = shard.shared.sockets.permit(peer) else {
+        shard.shared.metrics.refused.with_label_values(&["rate_limited"]).inc();
+        return; // Its address has had its answers.
+    };
     let sockets = shard.shared.sockets();
     let limit = shard.shared.sockets_limit;
     if sockets > limit + limits::RESERVED_FILES as usize / 2 {
@@ -77,8 +97,7 @@ fn begin(shard: &Rc<Shard>, stream: TcpStream, accepting: &watch::Receiver<bool>
     }
     let user_timeout = Duration::from_millis(limits::TCP_USER_TIMEOUT_MS);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
-    let is_over_limit = sockets > limit;
-    let serving =
-        http::serve(Rc::clone(shard), stream, permit, Bytes::new(), is_over_limit, accepting.clone());
+    let entry = if sockets > limit { Entry::NodeFull } else { entry };
+    let serving = http::serve(Rc::clone(shard), stream, permit, Bytes::new(), entry, accepting.clone());
     tokio::task::spawn_local(serving);
 }

@@ -33,6 +33,11 @@ pub(crate) struct Metrics {
     pub(crate) reach_streams: IntGauge,
     pub(crate) subjects: IntGauge,
     pub(crate) asked: IntCounterVec,
+    pub(crate) slow_dropped: IntCounterVec,
+    pub(crate) accept_waits: IntCounter,
+    pub(crate) overload_rung: IntGaugeVec,
+    pub(crate) memory_bytes: IntGauge,
+    pub(crate) memory_limit_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -136,6 +141,28 @@ impl Metrics {
                 "Users here, and channels of which it is announced who follows them.",
             )?,
             asked: counters("asked_total", "Questions of routers, by kind.", &["kind"])?,
+            slow_dropped: counters(
+                "slow_dropped_total",
+                "Events left out for clients that read too slowly, by policy; each client was told of the gap.",
+                &["policy"],
+            )?,
+            accept_waits: IntCounter::new(
+                "tidegate_gateway_accept_waits_total",
+                "Times that accepting paused because more sockets came than limits.accept_rate.",
+            )?,
+            overload_rung: gauges(
+                "overload_rung",
+                "1 while this rung of the overload ladder is in force.",
+                &["rung"],
+            )?,
+            memory_bytes: IntGauge::new(
+                "tidegate_gateway_memory_bytes",
+                "Memory in use, as the overload ladder sees it; 0 without a limit.",
+            )?,
+            memory_limit_bytes: IntGauge::new(
+                "tidegate_gateway_memory_limit_bytes",
+                "The memory limit that the overload ladder is measured against; 0 without one.",
+            )?,
         };
         let Self {
             connections,
@@ -163,14 +190,38 @@ impl Metrics {
             reach_streams,
             subjects,
             asked,
+            slow_dropped,
+            accept_waits,
+            overload_rung,
+            memory_bytes,
+            memory_limit_bytes,
         } = &metrics;
-        registry.register(Box::new(connections.clone()))?;
-        for counter in [opened, closed, refused, subscriptions, deliveries, frames_invalid, messages, asked] {
+        for gauge in [connections, overload_rung] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        for counter in [
+            opened,
+            closed,
+            refused,
+            subscriptions,
+            deliveries,
+            frames_invalid,
+            messages,
+            asked,
+            slow_dropped,
+        ] {
             registry.register(Box::new(counter.clone()))?;
         }
-        for counter in
-            [bytes_out, accept_errors, redials, streams_stuck, own_answers, upstream_moves, revocations]
-        {
+        for counter in [
+            bytes_out,
+            accept_errors,
+            accept_waits,
+            redials,
+            streams_stuck,
+            own_answers,
+            upstream_moves,
+            revocations,
+        ] {
             registry.register(Box::new(counter.clone()))?;
         }
         for gauge in [
@@ -182,6 +233,8 @@ impl Metrics {
             partitions_unserved,
             partitions_stale,
             control_fresh,
+            memory_bytes,
+            memory_limit_bytes,
         ] {
             registry.register(Box::new(gauge.clone()))?;
         }

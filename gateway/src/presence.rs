@@ -132,6 +132,11 @@ impl Presences {
         }
     }
 
+    /// Open connections and polls of a subject.
+    pub(crate) fn connections_of(&self, subject: &Channel) -> u32 {
+        self.stripe(subject).get(subject).map_or(0, Counted::total)
+    }
+
     fn change(&self, channel: &Channel, change: impl FnOnce(&mut Counted)) {
         let is_first = {
             let mut stripe = self.stripe(channel);

@@ -12,8 +12,10 @@ mod cursor;
 mod deliver;
 pub(crate) mod item;
 mod opening;
+mod outbox;
 mod poll;
 pub(crate) mod revoked;
+mod slow;
 mod table;
 mod task;
 mod timers;
@@ -65,10 +67,10 @@ struct Part {
 
 /// What waits for the end of a batch, so that a socket's frames leave in one send.
 enum Out {
-    /// A whole frame.
-    Frame(Bytes),
+    /// A whole frame, and whether a slow client may lose it.
+    Frame(Bytes, outbox::Tag),
     /// An event whose frame has the cursor if it is the last of its flush.
-    Event(Arc<SharedEvent>),
+    Event(Arc<SharedEvent>, outbox::Tag),
     /// The connection's poll may be ready.
     Poll,
 }
@@ -121,7 +123,7 @@ impl Shard {
                 shard: Weak::clone(shard),
                 number,
                 conns: Slab::new(),
-                table: Table::new(shared.counts),
+                table: Table::new(shared.counts, shared.config.slow_consumers.clone()),
                 parts: vec![Part::default(); Table::parts_len(shared.counts)],
                 wants: Map::default(),
                 want_sequence: 0,
@@ -277,9 +279,10 @@ impl State {
         let before = conn.queued_bytes();
         let sent = conn.send_slice(bytes, tick);
         conn.wrote_tick = tick;
-        let after = conn.queued_bytes();
+        self.make_room(idx, tick);
+        let after = self.conns.get(idx as usize).map_or(0, |conn| conn.queued_bytes());
         self.account(idx, before, after, sent);
-        if after > self.shared.config.outbox_bytes_limit {
+        if after > self.shared.outbox_bytes_limit() {
             self.remove(idx, "slow"); // Answers to a client that does not read them: nothing more to say.
         } else if after > 0 {
             self.arm(idx, ticks(self.shared.config.outbox_age_limit.as_millis() as u64));

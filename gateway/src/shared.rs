@@ -1,16 +1,18 @@
 //! What all shards of a gateway share: settings, counters, the way to the routers. Nothing here is locked to deliver.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tidegate_vocab::{Channel, ConnectionId, Incarnation, PartitionCounts, Problem};
 
 use crate::DemoPublish;
+use crate::admission::Sockets;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::GatewayConfig;
 use crate::control::Control;
 use crate::metrics::Metrics;
+use crate::overload::{Ladder, Rung};
 use crate::presence::Presences;
 use crate::upstream_route::UpstreamRoute;
 
@@ -35,7 +37,9 @@ pub(crate) struct Shared {
     pub(crate) presences: Arc<Presences>,
     /// Every partition has been named by some owner.
     pub(crate) owners_heard: Arc<AtomicBool>,
-    sockets: Arc<AtomicUsize>,
+    pub(crate) sockets: Arc<Sockets>,
+    /// What is given up for want of memory.
+    pub(crate) ladder: Ladder,
     sequence: AtomicU64,
 }
 
@@ -53,6 +57,7 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let clock = Clock::start();
+        let sockets = Arc::new(Sockets::new(parts.config.admission.address_limit));
         Self {
             presences: Arc::new(Presences::new(parts.config.presence.clone(), clock)),
             auth: Authenticator::new(&parts.config.auth),
@@ -69,20 +74,21 @@ impl Shared {
             is_refusing: AtomicBool::new(false),
             control: Arc::default(),
             owners_heard: Arc::default(),
-            sockets: Arc::new(AtomicUsize::new(0)),
+            sockets,
+            ladder: Ladder::default(),
             sequence: AtomicU64::new(1),
         }
     }
 
-    /// Counts one more socket; the permit counts it off again.
-    pub(crate) fn permit(&self) -> Permit {
-        self.sockets.fetch_add(1, Ordering::Relaxed);
-        Permit(Arc::clone(&self.sockets))
+    /// Bytes that may wait for one slow socket, as things are.
+    pub(crate) fn outbox_bytes_limit(&self) -> usize {
+        let limit = self.config.outbox_bytes_limit;
+        if self.ladder.is_at(Rung::ShortOutboxes) { limit / 4 } else { limit }
     }
 
     /// Client sockets that are open now.
     pub(crate) fn sockets(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
+        self.sockets.count()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -105,15 +111,5 @@ impl Shared {
     /// Counts a refusal.
     pub(crate) fn refused(&self, problem: &Problem) {
         self.metrics.refused.with_label_values(&[problem.kind.as_str()]).inc();
-    }
-}
-
-/// One client socket, counted while this lives.
-#[derive(Debug)]
-pub(crate) struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

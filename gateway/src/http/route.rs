@@ -12,15 +12,18 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use tidegate_link::UpstreamMessage;
-use tidegate_vocab::{ErrorKind, Problem, limits};
+use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::object;
 use tidegate_wire::ws::handshake::{self, HandshakeError};
 
 use super::TakeoverSlot;
 use super::answer::{self, Answer};
+use crate::admission::Entry;
+use crate::auth::Identity;
 use crate::message;
 use crate::origin::{self, AllowedOrigin};
-use crate::request::{self, Transport};
+use crate::overload::Rung;
+use crate::request::{self, CursorParam, EventsRequest, Transport};
 use crate::shard::{Shard, Takeover, revoked};
 use crate::shared::Shared;
 
@@ -34,7 +37,7 @@ const CLIENT: &[u8] = include_bytes!("../../web/tidegate.js");
 pub(super) async fn handle(
     shard: Rc<Shard>,
     slot: TakeoverSlot,
-    is_over_limit: bool,
+    entry: Entry,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
     let (parts, body) = request.into_parts();
@@ -53,7 +56,7 @@ pub(super) async fn handle(
             let close = vec![(CONNECTION, HeaderValue::from_static("close"))];
             answer::with_headers(answer::problem(shared, &refusal, &origin), close)
         }
-        ("/v1/events", &Method::GET) => match events(shared, &parts, is_over_limit, &origin) {
+        ("/v1/events", &Method::GET) => match events(shared, &parts, entry, &origin) {
             Ok(takeover) => {
                 *slot.borrow_mut() = Some(*takeover);
                 pending().await
@@ -96,7 +99,7 @@ fn wrong_method(shared: &Shared, allow: &'static str, origin: &AllowedOrigin) ->
 fn events(
     shared: &Shared,
     parts: &Parts,
-    is_over_limit: bool,
+    entry: Entry,
     origin: &AllowedOrigin,
 ) -> Result<Box<Takeover>, Box<Answer>> {
     let transport = request::transport_of(parts)
@@ -108,27 +111,51 @@ fn events(
         None
     };
     let refuse = |refusal: &Problem| Box::new(answer::refuse_events(shared, refusal, transport, origin));
-    if is_over_limit {
-        let refusal = Problem::new(ErrorKind::Overloaded, "the node holds as many connections as it may");
-        return Err(refuse(&refusal.retry_after_ms(RETRY_MS)));
-    }
-    if shared.is_refusing() {
-        return Err(refuse(
-            &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(RETRY_MS),
-        ));
-    }
+    admit_socket(shared, entry).map_err(|refusal| refuse(&refusal))?;
     let identity = identify(shared, parts).map_err(|refusal| refuse(&refusal))?;
     let request =
         request::parse(parts, transport, shared.config.channels_limit).map_err(|refusal| refuse(&refusal))?;
     for channel in &request.channels {
         identity.check_channel(channel).map_err(|refusal| refuse(&refusal))?;
     }
+    admit(shared, &identity, &request).map_err(|refusal| refuse(&refusal))?;
     let headers = origin::response_headers(origin);
     let ws_head = ws.map(|accept| accept.response_head(&headers));
     Ok(Box::new(Takeover { request, identity, headers, ws_head }))
 }
 
-fn identify(shared: &Shared, parts: &Parts) -> Result<crate::auth::Identity, Problem> {
+/// Whether anyone may come through this socket now.
+fn admit_socket(shared: &Shared, entry: Entry) -> Result<(), Problem> {
+    let (kind, detail) = match entry {
+        Entry::NodeFull => (ErrorKind::Overloaded, "the node holds as many connections as it may"),
+        Entry::AddressFull => (ErrorKind::RateLimited, "this address has as many connections as it may"),
+        Entry::Open if shared.is_refusing() => (ErrorKind::Draining, "the node is being drained"),
+        Entry::Open if shared.ladder.is_at(Rung::NoConnections) => {
+            (ErrorKind::Overloaded, "the node is short of memory")
+        }
+        Entry::Open => return Ok(()),
+    };
+    Err(Problem::new(kind, detail).retry_after_ms(RETRY_MS))
+}
+
+/// Whether this client may come now.
+fn admit(shared: &Shared, identity: &Identity, request: &EventsRequest) -> Result<(), Problem> {
+    let comes_back = matches!(request.cursor, CursorParam::Good(_));
+    if !comes_back && shared.ladder.is_at(Rung::NoNew) {
+        let detail = "the node is short of memory and lets in only who comes back with a cursor";
+        return Err(Problem::new(ErrorKind::Overloaded, detail).retry_after_ms(RETRY_MS));
+    }
+    let limit = shared.config.admission.user_limit;
+    if let Some(user) = identity.user.as_ref().filter(|_| limit > 0)
+        && shared.presences.connections_of(&Channel::of_user(user)) >= limit
+    {
+        let detail = format!("this user has {limit} connections on this node, as many as it may");
+        return Err(Problem::new(ErrorKind::RateLimited, detail).retry_after_ms(RETRY_MS));
+    }
+    Ok(())
+}
+
+fn identify(shared: &Shared, parts: &Parts) -> Result<Identity, Problem> {
     if !shared.control.is_complete() {
         let refusal = Problem::new(ErrorKind::Overloaded, "the node has not heard yet what is revoked");
         return Err(refusal.retry_after_ms(RETRY_MS));

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::conn::{Mode, Phase};
 use super::deliver::Frames;
 use super::item::SharedEvent;
+use super::outbox::Tag;
 use super::table::ConnIdx;
 use super::{Out, State};
 use crate::request::Transport;
@@ -75,7 +76,7 @@ impl State {
             let is_taken = match conn.mode {
                 Mode::Stream(framing) => {
                     let frame = frames.get(framing, event, None);
-                    self.emit(idx, frame);
+                    self.emit(idx, frame, Tag::Keep);
                     true
                 }
                 Mode::Poll => {

@@ -1,11 +1,10 @@
 //! One client connection: a socket and what little is kept about it. What is only needed while a connection opens,
 //! replays or is slow is boxed and gone again afterwards.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::Waker;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tidegate_tenure::{Outcome, WantId};
 use tidegate_vocab::{LogEpoch, Offset, UserId};
 use tidegate_wire::object::Framing;
@@ -13,10 +12,11 @@ use tidegate_wire::ws;
 use tokio::net::TcpStream;
 
 use super::item::SharedEvent;
+use super::outbox::{Outbox, Tag};
 use super::table::{ChannelIdx, SetIdx};
+use crate::admission::Permit;
 use crate::control::TokenMark;
 use crate::request::Transport;
-use crate::shared::Permit;
 
 /// Slices handed to one `writev`.
 const SLICES_LIMIT: usize = 64;
@@ -85,7 +85,7 @@ impl Conn {
 
     /// Bytes that wait for the socket.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes)
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
     /// Wakes the connection's task, to flush or to end.
@@ -95,26 +95,26 @@ impl Conn {
         }
     }
 
-    /// Writes what the socket takes now and keeps the rest. Returns how many bytes the socket took.
+    /// Writes what the socket takes now and keeps the rest under its tag. Returns how many bytes the socket took.
     ///
     /// # Errors
     /// When the socket is broken.
-    pub(crate) fn send(&mut self, bytes: &Bytes, tick: u32) -> io::Result<usize> {
+    pub(crate) fn send(&mut self, bytes: &Bytes, tag: Tag, tick: u32) -> io::Result<usize> {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
         if written < bytes.len() {
-            self.keep(bytes.slice(written..), tick);
+            self.keep(bytes.slice(written..), tag, tick, written > 0);
         }
         Ok(written)
     }
 
-    /// As [`Conn::send`], for bytes that nobody else holds.
+    /// As [`Conn::send`], for bytes that nobody else holds and that must be sent.
     ///
     /// # Errors
     /// When the socket is broken.
     pub(crate) fn send_slice(&mut self, bytes: &[u8], tick: u32) -> io::Result<usize> {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
         if written < bytes.len() {
-            self.keep(Bytes::copy_from_slice(&bytes[written..]), tick);
+            self.keep(Bytes::copy_from_slice(&bytes[written..]), Tag::Keep, tick, written > 0);
         }
         Ok(written)
     }
@@ -127,12 +127,9 @@ impl Conn {
         }
     }
 
-    fn keep(&mut self, bytes: Bytes, tick: u32) {
-        let outbox = self
-            .outbox
-            .get_or_insert_with(|| Box::new(Outbox { queue: VecDeque::new(), bytes: 0, since_tick: tick }));
-        outbox.bytes += bytes.len();
-        outbox.queue.push_back((bytes, tick));
+    /// Adds to what waits.
+    pub(super) fn keep(&mut self, bytes: Bytes, tag: Tag, tick: u32, begun: bool) {
+        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick))).push(bytes, tick, tag, begun);
         self.wake();
     }
 
@@ -140,48 +137,21 @@ impl Conn {
     ///
     /// # Errors
     /// When the socket is broken.
-    pub(crate) fn flush(&mut self) -> io::Result<usize> {
+    pub(crate) fn flush(&mut self, tick: u32) -> io::Result<usize> {
         let mut total = 0;
         while let Some(outbox) = &mut self.outbox {
-            let slices: Vec<IoSlice<'_>> =
-                outbox.queue.iter().take(SLICES_LIMIT).map(|(bytes, _)| IoSlice::new(bytes)).collect();
-            let written = match self.stream.try_write_vectored(&slices) {
+            let written = match self.stream.try_write_vectored(&outbox.slices(SLICES_LIMIT)) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             };
             total += written;
-            outbox.advance(written);
-            if outbox.queue.is_empty() {
+            outbox.advance(written, tick);
+            if outbox.is_empty() {
                 self.outbox = None;
             }
         }
         Ok(total)
-    }
-}
-
-/// What waits for a slow socket. Exists only while something does.
-#[derive(Debug)]
-pub(crate) struct Outbox {
-    /// The bytes, and since when they have waited.
-    queue: VecDeque<(Bytes, u32)>,
-    pub(crate) bytes: usize,
-    /// Since when its first byte has waited.
-    pub(crate) since_tick: u32,
-}
-
-impl Outbox {
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        while let Some((front, since_tick)) = self.queue.front_mut() {
-            self.since_tick = *since_tick;
-            if front.len() > written {
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            self.queue.pop_front();
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use tidegate_wire::object::{self, Framing};
 
 use super::conn::{Conn, Mode, Phase};
 use super::item::{ShardItem, SharedEvent};
+use super::outbox::Tag;
 use super::table::{ChannelIdx, ConnIdx, SetIdx, Table};
 use super::{Out, State};
 use crate::clock::{ticks, unix_ms};
@@ -95,6 +96,7 @@ impl State {
         count: &mut [u64; 4],
     ) {
         let is_small = self.table.set(set).is_small;
+        let tag = self.tag_of(channel);
         let has_cursor = event.event.offset.is_some();
         let (mut frames, mut cursor) = (Frames::default(), None);
         for at in 0..self.table.set(set).members().len() {
@@ -107,9 +109,9 @@ impl State {
                         if has_cursor && cursor.is_none() {
                             cursor = Some(self.set_cursor(set));
                         }
-                        Out::Frame(frames.get(framing, event, cursor.as_deref()))
+                        Out::Frame(frames.get(framing, event, cursor.as_deref()), tag)
                     } else {
-                        Out::Event(Arc::clone(event))
+                        Out::Event(Arc::clone(event), tag)
                     };
                     self.pending.push((idx, out));
                 }
@@ -132,11 +134,11 @@ impl State {
     }
 
     /// Queues a whole frame for the end of the batch, behind the first `state` if that is still to come.
-    pub(super) fn emit(&mut self, idx: ConnIdx, frame: Bytes) {
+    pub(super) fn emit(&mut self, idx: ConnIdx, frame: Bytes, tag: Tag) {
         let Some(conn) = self.conns.get_mut(idx as usize) else { return };
         match &mut conn.opening {
             Some(opening) if !opening.state_sent => opening.held.extend_from_slice(&frame),
-            _ => self.pending.push((idx, Out::Frame(frame))),
+            _ => self.pending.push((idx, Out::Frame(frame, tag))),
         }
     }
 
@@ -145,23 +147,23 @@ impl State {
         let Some(Mode::Stream(framing)) = self.conns.get(idx as usize).map(|conn| conn.mode) else { return };
         let mut frame = Vec::with_capacity(cursor.len() + 64);
         object::frame_ping(framing, Some(cursor), &mut frame);
-        self.emit(idx, frame.into());
+        self.emit(idx, frame.into(), Tag::Keep);
     }
 
     /// Queues an event of a connection that is still opening: with its own cursor where each event has one.
-    pub(super) fn emit_event(&mut self, idx: ConnIdx, event: &Arc<SharedEvent>) {
+    pub(super) fn emit_event(&mut self, idx: ConnIdx, event: &Arc<SharedEvent>, tag: Tag) {
         let Some(conn) = self.conns.get(idx as usize) else { return };
         let Mode::Stream(framing) = conn.mode else { return };
         let is_held = conn.opening.as_ref().is_some_and(|opening| !opening.state_sent);
         let is_small = self.table.set(conn.set).is_small;
         if is_small || is_held || event.event.offset.is_none() {
             let cursor = (is_small && event.event.offset.is_some()).then(|| self.conn_cursor(idx));
-            self.emit(idx, event_frame(framing, event, cursor.as_deref()));
+            self.emit(idx, event_frame(framing, event, cursor.as_deref()), tag);
             if let Some(opening) = self.conns.get_mut(idx as usize).and_then(|conn| conn.opening.as_mut()) {
                 opening.last_cursor = cursor.or(opening.last_cursor.take());
             }
         } else {
-            self.pending.push((idx, Out::Event(Arc::clone(event))));
+            self.pending.push((idx, Out::Event(Arc::clone(event), tag)));
         }
     }
 
@@ -196,20 +198,21 @@ impl State {
             return;
         };
         let tick = self.tick_now();
+        let ends_in_event = matches!(group.last(), Some((_, Out::Event(..))));
+        let cursor = if ends_in_event { self.cursor_for_flush(idx, tick, cursors) } else { None };
         let sent = match group {
-            [(_, Out::Frame(frame))] => {
+            _ if self.is_queueing(idx) => self.queue_group(idx, group, framing, cursor.as_deref(), tick),
+            [(_, Out::Frame(frame, tag))] => {
                 let conn = &mut self.conns[idx as usize];
-                send_counted(conn, tick, |conn| conn.send(frame, tick))
+                send_counted(conn, tick, |conn| conn.send(frame, *tag, tick))
             }
             _ => {
-                let ends_in_event = matches!(group.last(), Some((_, Out::Event(_))));
-                let cursor = if ends_in_event { self.cursor_for_flush(idx, tick, cursors) } else { None };
                 let mut scratch = std::mem::take(&mut self.scratch);
                 scratch.clear();
                 for (at, (_, out)) in group.iter().enumerate() {
                     match out {
-                        Out::Frame(frame) => scratch.extend_from_slice(frame),
-                        Out::Event(event) => {
+                        Out::Frame(frame, _) => scratch.extend_from_slice(frame),
+                        Out::Event(event, _) => {
                             let cursor = cursor.as_deref().filter(|_| at + 1 == group.len());
                             object::frame_event(
                                 framing,
@@ -230,7 +233,7 @@ impl State {
         };
         let (before, after, result) = sent;
         self.account(idx, before, after, result);
-        if after > self.shared.config.outbox_bytes_limit {
+        if after > self.shared.outbox_bytes_limit() {
             self.close(idx, &Problem::new(ErrorKind::SlowConsumer, "outbox is full"));
         } else if after > 0 {
             self.arm(idx, ticks(self.shared.config.outbox_age_limit.as_millis() as u64));

@@ -9,6 +9,7 @@ use tidegate_wire::object::{self, Told};
 
 use super::conn::{Mode, Opening, Progress, Sub};
 use super::item::{NodeCommand, SharedEvent};
+use super::outbox::Tag;
 use super::table::{ChannelIdx, ConnIdx, Table};
 use super::{NO_SET, Out, State};
 use crate::clock::ticks;
@@ -80,7 +81,7 @@ impl State {
         if self.conns[idx as usize].mode == Mode::Poll {
             self.event_for_poll(idx, channel, event);
         } else {
-            self.emit_event(idx, event);
+            self.emit_event(idx, event, self.tag_of(channel));
         }
     }
 
@@ -95,7 +96,7 @@ impl State {
         let Some(&(idx, _, channel)) = self.wants.get(&want) else { return };
         let first = rows.first().and_then(|row| row.offset).unwrap_or_default();
         self.note_outcome(idx, channel, outcome, Some((epoch, first)));
-        let pause_bytes = HISTORY_PAUSE_BYTES.min(self.shared.config.outbox_bytes_limit / 4);
+        let pause_bytes = HISTORY_PAUSE_BYTES.min(self.shared.outbox_bytes_limit() / 4);
         if self.conns[idx as usize].queued_bytes() > pause_bytes {
             self.stall(idx, channel, want, epoch, first);
             return;
@@ -114,7 +115,7 @@ impl State {
                 sub.progress = Progress::Pending { want, next: Some((epoch, offset.next())) };
             }
             if !is_poll {
-                self.emit_event(idx, &event);
+                self.emit_event(idx, &event, Tag::Keep); // It was asked for: a slow client's history pauses instead.
             }
         }
         self.tell_if_known(idx);
@@ -237,7 +238,7 @@ impl State {
             opening.state_sent = true;
             frame.append(&mut opening.held);
         }
-        self.pending.push((idx, Out::Frame(frame.into())));
+        self.pending.push((idx, Out::Frame(frame.into(), Tag::Keep)));
     }
 
     /// What a `state` or a poll's answer says of the channels.
@@ -261,7 +262,7 @@ impl State {
         let gap = object::gap_object(&self.table.entry(channel).name, reason.as_str());
         let mut frame = Vec::with_capacity(gap.len() + 64);
         object::frame_object(framing, "gap", &gap, None, &mut frame);
-        self.emit(idx, Bytes::from(frame));
+        self.emit(idx, Bytes::from(frame), Tag::Keep);
     }
 
     /// Events of live subscriptions are gone: each is told.

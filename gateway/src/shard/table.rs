@@ -7,6 +7,8 @@
 use slab::Slab;
 use tidegate_vocab::{Channel, PartitionCounts, PartitionId, Topic};
 
+use crate::config::{SlowConfig, SlowPolicy};
+
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Index of a channel in the table.
@@ -24,6 +26,8 @@ pub(crate) struct ChannelEntry {
     /// The partition's dense index on this shard.
     pub(crate) part: usize,
     pub(crate) fingerprint: u32,
+    /// What becomes of its events for a client that reads too slowly.
+    pub(crate) slow: SlowPolicy,
     sets: Vec<SetIdx>,
 }
 
@@ -51,6 +55,7 @@ impl FollowSet {
 #[derive(Debug)]
 pub(crate) struct Table {
     counts: PartitionCounts,
+    slow_consumers: SlowConfig,
     by_name: Map<Channel, ChannelIdx>,
     channels: Slab<ChannelEntry>,
     by_channels: Map<Box<[ChannelIdx]>, SetIdx>,
@@ -58,9 +63,10 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(counts: PartitionCounts) -> Self {
+    pub(crate) fn new(counts: PartitionCounts, slow_consumers: SlowConfig) -> Self {
         Self {
             counts,
+            slow_consumers,
             by_name: Map::default(),
             channels: Slab::new(),
             by_channels: Map::default(),
@@ -126,6 +132,7 @@ impl Table {
             partition,
             part: Self::part_of(self.counts, partition).unwrap_or_default(),
             fingerprint: name.fingerprint(),
+            slow: self.slow_consumers.of(name),
             sets: Vec::with_capacity(1),
         };
         let channel = self.channels.insert(entry) as ChannelIdx;
@@ -209,7 +216,7 @@ mod tests {
         /// Against a map from connection to channels: members of each channel agree after any joins and leaves.
         #[test]
         fn the_table_agrees_with_a_plain_map(steps in proptest::collection::vec((0_u32..24, proptest::collection::btree_set(0_u8..6, 0..4)), 1..80)) {
-            let mut table = Table::new(PartitionCounts::same(4));
+            let mut table = Table::new(PartitionCounts::same(4), SlowConfig::default());
             let mut model: BTreeMap<ConnIdx, (BTreeSet<u8>, SetIdx, u32)> = BTreeMap::new();
             for (conn, names) in steps {
                 if let Some((_, set, place)) = model.remove(&conn) {

@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use super::conn::{Conn, Mode, Phase, Poll as PollAnswer};
 use super::table::ConnIdx;
 use super::{Shard, State, revoked};
+use crate::admission::Permit;
 use crate::auth::{Identity, LEEWAY_SECONDS};
 use crate::clock::{ticks, unix_ms};
 use crate::request::{EventsRequest, Transport};
-use crate::shared::Permit;
 
 /// When a client that was sent away because the node is held up should come back, in milliseconds.
 const HELD_UP_RETRY_MS: u64 = 2_000;
@@ -218,7 +218,7 @@ impl State {
                 Poll::Pending => return,
             }
             let before = conn.queued_bytes();
-            let flushed = conn.flush();
+            let flushed = conn.flush(tick);
             conn.wrote_tick = tick;
             let after = conn.queued_bytes();
             self.account(idx, before, after, flushed);

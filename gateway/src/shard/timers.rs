@@ -7,13 +7,16 @@ use tidegate_vocab::{ErrorKind, Problem, limits};
 use tidegate_wire::object::{self, Framing};
 use tidegate_wire::ws;
 
-use super::conn::{Mode, Phase};
+use super::conn::{Conn, Mode, Phase};
 use super::table::ConnIdx;
 use super::{Drain, State};
 use crate::clock::ticks;
+use crate::overload::Rung;
 
 /// Milliseconds that a client has to end its side after we ended ours.
 const CLOSING_MS: u64 = 2_000;
+/// At the last rung of the overload ladder: milliseconds without reading after which a client is closed.
+const SHED_AGE_MS: u64 = 1_000;
 
 impl State {
     /// One tick of the shard: what is due, what has settled, the next slice of a drain.
@@ -30,6 +33,7 @@ impl State {
                 self.settling.push((idx, generation));
             }
         }
+        self.shed_slow(now);
         self.drain_slice(now);
         self.flush_pending();
         self.flush_commands();
@@ -61,7 +65,9 @@ impl State {
             self.close(idx, &Problem::new(ErrorKind::TokenExpired, "the token has expired; get a new one"));
             return;
         }
-        if conn.outbox.as_ref().is_some_and(|outbox| now.saturating_sub(outbox.since_tick) >= age_limit) {
+        self.leave_out_older(idx, now.saturating_sub(age_limit), now);
+        let Some(conn) = self.conns.get(idx as usize) else { return };
+        if conn.outbox.as_ref().is_some_and(|outbox| now.saturating_sub(outbox.since_tick()) >= age_limit) {
             self.close(idx, &Problem::new(ErrorKind::SlowConsumer, "the socket took nothing for too long"));
             return;
         }
@@ -120,7 +126,7 @@ impl State {
         if let Some(conn) = self.conns.get(idx as usize) {
             if let Some(outbox) = &conn.outbox {
                 next = next
-                    .min(outbox.since_tick + ticks(self.shared.config.outbox_age_limit.as_millis() as u64));
+                    .min(outbox.since_tick() + ticks(self.shared.config.outbox_age_limit.as_millis() as u64));
             }
             if conn.expires_tick != 0 {
                 next = next.min(conn.expires_tick);
@@ -208,6 +214,22 @@ impl State {
     /// Begins to close all connections evenly over `window`.
     pub(super) fn begin_drain(&mut self, window: Duration) {
         self.drain = Some(Drain { end_tick: self.tick_now() + ticks(window.as_millis() as u64) });
+    }
+
+    /// At the last rung of the overload ladder: whoever has not read for a second goes, to come back elsewhere.
+    fn shed_slow(&mut self, now: u32) {
+        if !now.is_multiple_of(ticks(SHED_AGE_MS)) || !self.shared.ladder.is_at(Rung::ShedSlow) {
+            return;
+        }
+        let tick_limit = now.saturating_sub(ticks(SHED_AGE_MS));
+        let is_slow =
+            |conn: &Conn| conn.outbox.as_ref().is_some_and(|outbox| outbox.since_tick() <= tick_limit);
+        let slow: Vec<ConnIdx> =
+            self.conns.iter().filter(|(_, conn)| is_slow(conn)).map(|(idx, _)| idx as ConnIdx).collect();
+        for idx in slow {
+            let problem = Problem::new(ErrorKind::SlowConsumer, "the node is short of memory");
+            self.close(idx, &problem);
+        }
     }
 
     fn drain_slice(&mut self, now: u32) {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tidegate_deliver::{Key, Metrics, server};
 use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
 use tidegate_eventlog::{EventLog, store};
-use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig};
+use tidegate_gateway::{AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, SlowConfig};
 use tidegate_history::{HistoryOptions, HistoryStore, Retention};
 use tidegate_link::{
     BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
@@ -83,10 +83,19 @@ impl RouterProcess {
     }
 
     pub(crate) async fn publish(&self, data: u64) {
+        self.publish_json(data.to_string()).await;
+    }
+
+    /// 32 KiB with a number.
+    pub(crate) async fn publish_large(&self, number: u64) {
+        self.publish_json(format!("\"{number} {}\"", "x".repeat(32 * 1024))).await;
+    }
+
+    async fn publish_json(&self, data: String) {
         let request = PublishRequest {
             targets: vec![Target::Channel("a".into())],
             event: None,
-            data: Data::Json(Bytes::from(data.to_string())),
+            data: Data::Json(Bytes::from(data)),
             idempotency_key: None,
             ttl_ms: None,
             ephemeral: false,
@@ -119,6 +128,8 @@ pub(crate) fn gateway_config() -> GatewayConfig {
         channels_limit: 10,
         outbox_bytes_limit: 1 << 20,
         outbox_age_limit: Duration::from_secs(30),
+        slow_consumers: SlowConfig::default(),
+        admission: AdmissionConfig::default(),
         message_bytes_limit: 65_536,
         head_timeout: Duration::from_secs(5),
         cursor_interval: Duration::from_secs(60),

@@ -3,4 +3,5 @@
 mod control;
 mod harness;
 mod network;
+mod overload;
 mod reach;

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidegate_gateway::SlowPolicy;
+
 use crate::config::source::Reader;
 use crate::config::value::{LogFormat, Ordinal, SecretText, Setting, Size};
 
@@ -113,6 +115,20 @@ settings! {
         outbox_size: Size = r#""1MiB""#;
         /// Time that the oldest byte may wait for a slow socket before it is disconnected, resumably.
         outbox_age: Duration = r#""30s""#;
+        /// What becomes of a channel's events for a client that reads too slowly: it is disconnected, or only the latest waits
+        /// (`conflate`), or the oldest go (`drop_oldest`); a `gap` tells of what went. A namespace may differ: see
+        /// `[namespaces.<name>]`. Events for one user, and for all, always disconnect.
+        slow_consumers: SlowPolicy = r#""disconnect""#;
+        /// Sockets accepted a second by the whole process; more wait in the listen queue. 0 for no limit.
+        accept_rate: u32 = "20000";
+        /// Open sockets of one address, or of one IPv6 /64; 0 for no limit. Behind a proxy that address is the proxy's.
+        connections_per_address: u32 = "0";
+        /// Open connections of one user on one gateway; 0 for no limit.
+        connections_per_user: u32 = "1000";
+        /// Memory against which the overload ladder is measured: at 75 % slow clients may have a quarter of `outbox_size`, at 85 %
+        /// only who has a cursor is let in, at 92 % nobody, at 95 % clients that do not read are closed. 0 takes the control
+        /// group's limit, and without one there is no ladder.
+        memory: Size = r#""0""#;
         /// Quiet time after which a connection is pinged. Proxies commonly cut at 60 s.
         ping_interval: Duration = r#""25s""#;
         /// The `retry:` of Server-Sent Events: how long a browser waits before it comes back.
@@ -269,7 +285,7 @@ settings! {
     }
 }
 
-/// Retention and presence of the channels `<name>:…`; what is not set is as in `[history]` and `[presence]`.
+/// What holds for the channels `<name>:…`; what is not set is as in `[history]`, `[presence]` and `[limits]`.
 #[derive(Debug, Default)]
 pub(crate) struct Namespace {
     /// As `history.rows`.
@@ -278,13 +294,15 @@ pub(crate) struct Namespace {
     pub(crate) history_age: Option<Duration>,
     /// As `presence.channels`.
     pub(crate) presence: Option<bool>,
+    /// As `limits.slow_consumers`.
+    pub(crate) slow_consumers: Option<SlowPolicy>,
 }
 
 /// The keys of `[namespaces.<name>]`.
 pub(crate) static NAMESPACE: Section = Section {
     name: "namespaces.<name>",
-    doc: " Retention and presence of the channels `<name>:…`. For any number of names; what is not set is as in `[history]` \
-          and `[presence]`.",
+    doc: " What holds for the channels `<name>:…`. For any number of names; what is not set is as in `[history]`, `[presence]` \
+          and `[limits]`.",
     keys: &[
         Key {
             name: "history_rows",
@@ -307,6 +325,14 @@ pub(crate) static NAMESPACE: Section = Section {
             doc: " Nodes announce how many connections follow each channel of this namespace.",
             form: <bool as Setting>::FORM,
             default: "as presence.channels",
+            dev_default: None,
+            is_secret: false,
+        },
+        Key {
+            name: "slow_consumers",
+            doc: " What becomes of its events for a client that reads too slowly.",
+            form: <SlowPolicy as Setting>::FORM,
+            default: "as limits.slow_consumers",
             dev_default: None,
             is_secret: false,
         },

@@ -8,6 +8,7 @@ use std::time::Duration;
 use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Provider};
+use tidegate_gateway::SlowPolicy;
 
 use crate::config::keys::{NAMESPACE, Namespace, SECTIONS};
 use crate::config::value::Setting;
@@ -265,6 +266,7 @@ impl<'a> Reader<'a> {
                     history_rows: self.optional::<u32>(&name, "history_rows", keys),
                     history_age: self.optional::<Duration>(&name, "history_age", keys),
                     presence: self.optional::<bool>(&name, "presence", keys),
+                    slow_consumers: self.optional::<SlowPolicy>(&name, "slow_consumers", keys),
                 },
             ));
         }

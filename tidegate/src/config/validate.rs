@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_eventlog::embedded::RetentionMs;
-use tidegate_gateway::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret};
+use tidegate_gateway::{
+    AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, MemorySource, PresenceConfig, Secret, SlowConfig,
+};
 use tidegate_history::Retention;
 use tidegate_vocab::{Channel, PartitionCounts, limits};
 use tracing_subscriber::EnvFilter;
@@ -104,6 +106,16 @@ fn gateway(raw: &Raw, hmac_secret: Option<Secret>, history: &HistoryConfig) -> G
         outbox_bytes_limit: as_usize(raw.limits.outbox_size),
         outbox_age_limit: raw.limits.outbox_age,
         message_bytes_limit: as_usize(raw.limits.message_size),
+        slow_consumers: slow_consumers(raw),
+        admission: AdmissionConfig {
+            accept_rate: raw.limits.accept_rate,
+            address_limit: raw.limits.connections_per_address,
+            user_limit: raw.limits.connections_per_user,
+            memory: match raw.limits.memory.0 {
+                0 => MemorySource::ControlGroup,
+                bytes => MemorySource::Process(bytes),
+            },
+        },
         head_timeout: raw.limits.head_timeout,
         cursor_interval: cursor_interval(history),
         auth: AuthConfig {
@@ -123,6 +135,16 @@ fn gateway(raw: &Raw, hmac_secret: Option<Secret>, history: &HistoryConfig) -> G
         registry: None,
         name: String::new(),
         presence: PresenceConfig::default(),
+    }
+}
+
+/// Namespaces are checked with their history.
+fn slow_consumers(raw: &Raw) -> SlowConfig {
+    let named =
+        |(name, namespace): &(String, keys::Namespace)| Some((name.clone(), namespace.slow_consumers?));
+    SlowConfig {
+        default: raw.limits.slow_consumers,
+        namespaces: raw.namespaces.iter().filter_map(named).collect(),
     }
 }
 
@@ -180,6 +202,9 @@ impl Check {
         let outbox = size(2 * limits::EVENT_BYTES_LIMIT, 1024 * mib);
         self.range("limits.outbox_size", &raw.limits.outbox_size, outbox, plain);
         self.range("limits.outbox_age", &raw.limits.outbox_age, seconds(1, hour), time);
+        if raw.limits.memory.0 != 0 {
+            self.range("limits.memory", &raw.limits.memory, size(64 * mib, 1024 * 1024 * mib), plain);
+        }
         self.range("limits.ping_interval", &raw.limits.ping_interval, seconds(1, 55), time);
         self.range(
             "limits.sse_retry",

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use figment::value::{Num, Value};
+use tidegate_gateway::SlowPolicy;
 
 /// A type that a setting can have.
 pub(crate) trait Setting: Sized {
@@ -180,6 +181,18 @@ impl ListItem for String {
 
 impl ListItem for SecretText {
     const LIST_FORM: &'static str = "list of texts, never shown (in the environment: separated by commas)";
+}
+
+impl Setting for SlowPolicy {
+    const FORM: &'static str = "`disconnect`, `conflate` or `drop_oldest`";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = text_of::<Self>(value)?;
+        [Self::Disconnect, Self::Conflate, Self::DropOldest]
+            .into_iter()
+            .find(|policy| policy.as_str() == text)
+            .ok_or_else(|| expected::<Self>(&format!("`{text}`")))
+    }
 }
 
 impl Setting for LogFormat {

@@ -28,7 +28,7 @@ fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget) -> String
   api     http://{api}  for backends: gRPC and POST /v1/publish
   admin   http://{admin}  /livez /readyz /metrics
   data    {data_dir}
-  budget  {files} files: {connections} connections, {memory} MiB when they are idle
+  budget  {files} files: {connections} connections, {memory} MiB when they are idle; {limit}
 
 Follow the channel score:42, each in a terminal of its own:
 
@@ -51,7 +51,15 @@ Ctrl-C drains and ends.
         files = budget.files,
         connections = budget.connections,
         memory = (budget.idle_memory_bytes >> 20).max(1),
+        limit = memory_limit(budget),
     )
+}
+
+fn memory_limit(budget: &Budget) -> String {
+    match budget.memory_limit_bytes {
+        Some(bytes) => format!("of {} MiB that it may have", bytes >> 20),
+        None => "memory without a limit (limits.memory)".to_owned(),
+    }
 }
 
 /// An address that a client on this machine can use: a socket bound to all addresses is reached by loopback.
@@ -78,7 +86,12 @@ mod tests {
     fn the_banner_names_real_addresses_and_every_transport() {
         let addresses = ["0.0.0.0:41000", "127.0.0.1:8001", "[::]:41002"];
         let addresses = addresses.map(|address| address.parse().expect("address"));
-        let budget = Budget { files: 20_000, connections: 19_744, idle_memory_bytes: 19_744 * 1024 };
+        let budget = Budget {
+            files: 20_000,
+            connections: 19_744,
+            idle_memory_bytes: 19_744 * 1024,
+            memory_limit_bytes: Some(512 << 20),
+        };
         let text = text(addresses.each_ref(), Path::new("/data/here"), &budget);
         for part in [
             "http://127.0.0.1:41000/v1/events?channel=score:42&wait=25s",
@@ -91,7 +104,7 @@ mod tests {
             "--event goal\n",
             "http://[::1]:41002",
             "/data/here",
-            "20000 files: 19744 connections, 19 MiB",
+            "20000 files: 19744 connections, 19 MiB when they are idle; of 512 MiB",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
