@@ -19,6 +19,8 @@ mod reach;
 mod request;
 mod shard;
 mod shared;
+mod socket;
+mod tls;
 mod upstream_route;
 
 use std::future::Future;
@@ -37,12 +39,14 @@ use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
 use tokio::sync::{mpsc, watch};
 
 pub use config::{AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, Secret};
+pub use tls::{CertificateError, TlsError, TlsFiles};
 
 use control::asking::Asking;
 use node_task::NodeTask;
 use reach::Reach;
 use shard::Shard;
 use shared::Shared;
+use tls::Tls;
 use upstream_route::UpstreamRoute;
 
 /// Publishes what the demonstration page asks for: the body of `POST /v1/publish` in, status, content type and body out.
@@ -68,6 +72,9 @@ pub enum StartError {
     /// A metric is registered already.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// TLS cannot be had.
+    #[error("tls: {0}")]
+    Tls(#[from] tls::TlsError),
     /// The registry's members make no ring.
     #[error("registry.members: {0}")]
     Ring(#[from] RingError),
@@ -80,7 +87,7 @@ pub struct Budget {
     pub files: u64,
     /// Connections beyond which new ones are refused.
     pub connections: usize,
-    /// User memory that this many idle connections take, in bytes, at 1 KiB each.
+    /// User memory that this many idle connections take, in bytes, at 1 KiB each, or 10 KiB with TLS.
     pub idle_memory_bytes: u64,
 }
 
@@ -99,6 +106,8 @@ pub struct Gateway {
     /// Tells the announcer who is here.
     presence: tokio::task::JoinHandle<()>,
     announcer: Option<(AnnounceHandle, tokio::task::JoinHandle<()>)>,
+    /// Looks at the certificate's files.
+    reloading: Option<tokio::task::JoinHandle<()>>,
     drain_asked: watch::Receiver<bool>,
 }
 
@@ -118,7 +127,7 @@ impl Gateway {
         registry: &prometheus::Registry,
         demo_publish: Option<DemoPublish>,
     ) -> Result<Self, StartError> {
-        let budget = budget(config.connections_limit);
+        let budget = budget(config.connections_limit, config.tls.is_some());
         let incarnation = Incarnation::random();
         let address = config.public;
         let announcer = announcer(&config, incarnation, registry)?;
@@ -126,6 +135,8 @@ impl Gateway {
             listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
         let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
         let metrics = metrics::Metrics::register(registry)?;
+        let tls = config.tls.as_ref().map(|files| Tls::start(files, registry)).transpose()?;
+        let (tls, reloading) = tls.unzip();
         let upstream =
             UpstreamRoute::start(routers.clone(), counts.of(Topic::Upstream), metrics.upstream_moves.clone());
         let shared = Arc::new(Shared::new(shared::Parts {
@@ -133,6 +144,7 @@ impl Gateway {
             config,
             counts,
             upstream,
+            tls,
             demo_publish,
             incarnation,
             sockets_limit: budget.connections,
@@ -176,6 +188,7 @@ impl Gateway {
         let (drain_ask, drain_asked) = watch::channel(false);
         let reach = Reach::new(Arc::clone(&shared), shards_asked, handle, drain_ask);
         let reach = tokio::spawn(reach.run(routers));
+        let reloading = reloading.map(|task| tokio::spawn(task.run()));
         Ok(Self {
             shared,
             address,
@@ -188,6 +201,7 @@ impl Gateway {
             reach,
             presence,
             announcer,
+            reloading,
             drain_asked,
         })
     }
@@ -251,6 +265,7 @@ impl Gateway {
         [&self.control, &self.node, &self.reach, &self.presence]
             .into_iter()
             .chain(announcing)
+            .chain(&self.reloading)
             .any(|it| it.is_finished())
             || self.threads.iter().any(std::thread::JoinHandle::is_finished)
     }
@@ -274,7 +289,7 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { threads, node, control, accepting, reach, presence, announcer, .. } = self;
+        let Self { threads, node, control, accepting, reach, presence, announcer, reloading, .. } = self;
         accepting.send_replace(false);
         // No router asks any more, or believes the word of who says goodbye.
         reach.abort();
@@ -283,7 +298,7 @@ impl Gateway {
         if let Some((announcer, _)) = announcer {
             announcer.goodbye().await;
         }
-        for task in [control, node] {
+        for task in [control, node].into_iter().chain(reloading) {
             task.abort();
             let _ = task.await;
         }
@@ -318,10 +333,11 @@ fn announcer(
 }
 
 /// What the file limit leaves for connections, and what they take.
-fn budget(connections_limit: usize) -> Budget {
+fn budget(connections_limit: usize, is_tls: bool) -> Budget {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let connections = connections_limit.min(files.saturating_sub(limits::RESERVED_FILES) as usize);
-    Budget { files, connections, idle_memory_bytes: connections as u64 * 1024 }
+    let each = if is_tls { 10 * 1024 } else { 1024 };
+    Budget { files, connections, idle_memory_bytes: connections as u64 * each }
 }
 
 /// What a shard's thread starts with.

@@ -11,8 +11,9 @@ use tidegate_vocab::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::http;
 use crate::shard::Shard;
+use crate::socket::ClientSocket;
+use crate::{http, tls};
 
 /// Connections that may wait for an accept.
 const BACKLOG: i32 = 4096;
@@ -78,6 +79,12 @@ fn begin(shard: &Rc<Shard>, stream: TcpStream, accepting: &watch::Receiver<bool>
     let user_timeout = Duration::from_millis(limits::TCP_USER_TIMEOUT_MS);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
     let is_over_limit = sockets > limit;
+    if shard.shared.tls.is_some() {
+        let serving = tls::serve(Rc::clone(shard), stream, permit, is_over_limit, accepting.clone());
+        tokio::task::spawn_local(serving);
+        return;
+    }
+    let stream = ClientSocket::Plain(stream);
     let serving =
         http::serve(Rc::clone(shard), stream, permit, Bytes::new(), is_over_limit, accepting.clone());
     tokio::task::spawn_local(serving);

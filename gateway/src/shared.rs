@@ -12,6 +12,7 @@ use crate::config::GatewayConfig;
 use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::presence::Presences;
+use crate::tls::Tls;
 use crate::upstream_route::UpstreamRoute;
 
 /// See the module.
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) upstream: UpstreamRoute,
     pub(crate) auth: Authenticator,
+    /// What handshakes need, if clients connect by TLS.
+    pub(crate) tls: Option<Tls>,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
     pub(crate) clock: Clock,
@@ -45,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) counts: PartitionCounts,
     pub(crate) metrics: Metrics,
     pub(crate) upstream: UpstreamRoute,
+    pub(crate) tls: Option<Tls>,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
     pub(crate) sockets_limit: usize,
@@ -60,6 +64,7 @@ impl Shared {
             counts: parts.counts,
             metrics: parts.metrics,
             upstream: parts.upstream,
+            tls: parts.tls,
             demo_publish: parts.demo_publish,
             incarnation: parts.incarnation,
             clock,

@@ -10,13 +10,13 @@ use tidegate_tenure::{Outcome, WantId};
 use tidegate_vocab::{LogEpoch, Offset, UserId};
 use tidegate_wire::object::Framing;
 use tidegate_wire::ws;
-use tokio::net::TcpStream;
 
 use super::item::SharedEvent;
 use super::table::{ChannelIdx, SetIdx};
 use crate::control::TokenMark;
 use crate::request::Transport;
 use crate::shared::Permit;
+use crate::socket::ClientSocket;
 
 /// Slices handed to one `writev`.
 const SLICES_LIMIT: usize = 64;
@@ -41,7 +41,7 @@ pub(crate) enum Phase {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: ClientSocket,
     /// Counts the socket for as long as it is held.
     pub(crate) permit: Permit,
     pub(crate) sequence: u64,
@@ -101,7 +101,7 @@ impl Conn {
     /// When the socket is broken.
     pub(crate) fn send(&mut self, bytes: &Bytes, tick: u32) -> io::Result<usize> {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
-        if written < bytes.len() {
+        if written < bytes.len() || self.stream.has_unsent() {
             self.keep(bytes.slice(written..), tick);
         }
         Ok(written)
@@ -113,13 +113,13 @@ impl Conn {
     /// When the socket is broken.
     pub(crate) fn send_slice(&mut self, bytes: &[u8], tick: u32) -> io::Result<usize> {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
-        if written < bytes.len() {
+        if written < bytes.len() || self.stream.has_unsent() {
             self.keep(Bytes::copy_from_slice(&bytes[written..]), tick);
         }
         Ok(written)
     }
 
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.try_write(bytes) {
             Ok(written) => Ok(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -152,7 +152,10 @@ impl Conn {
             };
             total += written;
             outbox.advance(written);
-            if outbox.queue.is_empty() {
+            if outbox.queue.is_empty() && self.stream.has_unsent() {
+                // Nothing of ours waits, but the socket's own: an empty entry stands for it and comes back here.
+                outbox.queue.push_back((Bytes::new(), outbox.since_tick));
+            } else if outbox.queue.is_empty() {
                 self.outbox = None;
             }
         }

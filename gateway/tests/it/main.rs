@@ -4,3 +4,5 @@ mod control;
 mod harness;
 mod network;
 mod reach;
+mod tls;
+mod tls_harness;
