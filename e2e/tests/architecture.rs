@@ -49,6 +49,8 @@ const LEAVES: &[&str] = &["tidegate", "tidegate-example-chat", "tidegate-e2e", "
 const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["tidegate-gateway"]),
     ("hyper-util", &["tidegate-gateway"]),
+    ("rcgen", &["tidegate"]),
+    ("rustls", &["tidegate-gateway"]),
     ("slab", &["tidegate-gateway"]),
     ("socket2", &["tidegate-gateway"]),
     ("fjall", &["tidegate-eventlog", "tidegate-history"]),
@@ -190,6 +192,10 @@ fn sources_are_tidy() {
             let names_hyper = line.contains("hyper::") || line.contains("hyper_util::");
             if names_hyper && !path.starts_with("gateway/src/http") {
                 untidy.push(format!("{at}: only gateway/src/http names hyper"));
+            }
+            let names_rustls = line.contains("rustls::");
+            if names_rustls && !path.starts_with("gateway/src/tls") && !is_test(path) {
+                untidy.push(format!("{at}: only gateway/src/tls names rustls"));
             }
         }
     }

@@ -9,11 +9,15 @@ use std::time::Duration;
 use tidegate_registry::Members;
 use tidegate_vocab::Channel;
 
+use crate::tls::TlsFiles;
+
 /// Settings of one gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
     /// Where clients connect. Port 0 takes a free one.
     pub public: SocketAddr,
+    /// Certificate and key, if clients connect by TLS; there is no plain port beside it then.
+    pub tls: Option<TlsFiles>,
     /// How many shards: each is a thread with a listener of its own. At least 1.
     pub shards: usize,
     /// Quiet time after which a connection is pinged.
@@ -34,7 +38,7 @@ pub struct GatewayConfig {
     pub admission: AdmissionConfig,
     /// Bytes of one client message.
     pub message_bytes_limit: usize,
-    /// Time in which a request's head must have arrived.
+    /// Time in which a request's head must have arrived, and before it a TLS handshake be over.
     pub head_timeout: Duration,
     /// A quiet connection is sent its cursor at least this often: a quarter of the shortest retention.
     pub cursor_interval: Duration,

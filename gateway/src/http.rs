@@ -22,12 +22,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_vocab::limits;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::admission::{Entry, Permit};
 use crate::shard::Shard;
-
+use crate::socket::ClientSocket;
 use io::TakeableIo;
 
 /// Time in which an answer must have been taken by its socket.
@@ -39,7 +38,7 @@ type TakeoverSlot = Rc<RefCell<Option<crate::shard::Takeover>>>;
 /// Serves requests on a socket until it closes or becomes the shard's.
 pub(crate) async fn serve(
     shard: Rc<Shard>,
-    stream: TcpStream,
+    stream: ClientSocket,
     permit: Permit,
     already_read: Bytes,
     entry: Entry,
@@ -90,16 +89,16 @@ pub(crate) async fn serve(
 /// Writes an answer that the shard made and, if the connection lives on, gives it back to HTTP with what was read.
 pub(crate) fn answer_and_go_on(
     shard: Rc<Shard>,
-    stream: TcpStream,
+    mut stream: ClientSocket,
     permit: Permit,
     response: Vec<u8>,
     again: Option<Bytes>,
 ) {
     let written = stream.try_write(&response).unwrap_or(0);
     tokio::task::spawn_local(async move {
-        let mut stream = stream;
         let rest = async {
             stream.write_all(&response[written..]).await?;
+            stream.flush().await?;
             if again.is_none() { stream.shutdown().await } else { Ok(()) }
         };
         if !matches!(tokio::time::timeout(ANSWER_TIMEOUT, rest).await, Ok(Ok(()))) {

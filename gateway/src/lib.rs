@@ -21,6 +21,8 @@ mod reach;
 mod request;
 mod shard;
 mod shared;
+mod socket;
+mod tls;
 mod upstream_route;
 
 use std::future::Future;
@@ -42,12 +44,14 @@ pub use config::{
     AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, MemorySource, PresenceConfig, Secret,
     SlowConfig, SlowPolicy,
 };
+pub use tls::{CertificateError, TlsError, TlsFiles};
 
 use control::asking::Asking;
 use node_task::NodeTask;
 use reach::Reach;
 use shard::Shard;
 use shared::Shared;
+use tls::Tls;
 use upstream_route::UpstreamRoute;
 
 /// Publishes what the demonstration page asks for: the body of `POST /v1/publish` in, status, content type and body out.
@@ -73,6 +77,9 @@ pub enum StartError {
     /// A metric is registered already.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// TLS cannot be had.
+    #[error("tls: {0}")]
+    Tls(#[from] tls::TlsError),
     /// The registry's members make no ring.
     #[error("registry.members: {0}")]
     Ring(#[from] RingError),
@@ -85,7 +92,7 @@ pub struct Budget {
     pub files: u64,
     /// Connections beyond which new ones are refused.
     pub connections: usize,
-    /// User memory that this many idle connections take, in bytes, at 1 KiB each.
+    /// User memory that this many idle connections take, in bytes, at 1 KiB each, or 10 KiB with TLS.
     pub idle_memory_bytes: u64,
     /// The memory limit that the overload ladder is measured against, in bytes; without one there is no ladder.
     pub memory_limit_bytes: Option<u64>,
@@ -108,6 +115,8 @@ pub struct Gateway {
     announcer: Option<(AnnounceHandle, tokio::task::JoinHandle<()>)>,
     /// Looks at the memory.
     overload: tokio::task::JoinHandle<()>,
+    /// Looks at the certificate's files.
+    reloading: Option<tokio::task::JoinHandle<()>>,
     drain_asked: watch::Receiver<bool>,
 }
 
@@ -135,6 +144,8 @@ impl Gateway {
             listen::bind(address, config.shards).map_err(|source| StartError::Listen { address, source })?;
         let address = listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
         let metrics = metrics::Metrics::register(registry)?;
+        let tls = config.tls.as_ref().map(|files| Tls::start(files, registry)).transpose()?;
+        let (tls, reloading) = tls.unzip();
         let upstream =
             UpstreamRoute::start(routers.clone(), counts.of(Topic::Upstream), metrics.upstream_moves.clone());
         let shared = Arc::new(Shared::new(shared::Parts {
@@ -142,6 +153,7 @@ impl Gateway {
             config,
             counts,
             upstream,
+            tls,
             demo_publish,
             incarnation,
             sockets_limit: budget.connections,
@@ -186,6 +198,7 @@ impl Gateway {
         let reach = Reach::new(Arc::clone(&shared), shards_asked, handle, drain_ask);
         let reach = tokio::spawn(reach.run(routers));
         let overload = tokio::spawn(overload::watch(Arc::clone(&shared)));
+        let reloading = reloading.map(|task| tokio::spawn(task.run()));
         Ok(Self {
             shared,
             address,
@@ -199,6 +212,7 @@ impl Gateway {
             presence,
             announcer,
             overload,
+            reloading,
             drain_asked,
         })
     }
@@ -262,6 +276,7 @@ impl Gateway {
         [&self.control, &self.node, &self.reach, &self.presence, &self.overload]
             .into_iter()
             .chain(announcing)
+            .chain(&self.reloading)
             .any(|it| it.is_finished())
             || self.threads.iter().any(std::thread::JoinHandle::is_finished)
     }
@@ -285,7 +300,9 @@ impl Gateway {
 
     /// Ends the shards and the node task. Connections that are still open are cut.
     pub async fn stop(self) {
-        let Self { threads, node, control, accepting, reach, presence, announcer, overload, .. } = self;
+        let Self {
+            threads, node, control, accepting, reach, presence, announcer, overload, reloading, ..
+        } = self;
         accepting.send_replace(false);
         // No router asks any more, or believes the word of who says goodbye.
         reach.abort();
@@ -294,7 +311,7 @@ impl Gateway {
         if let Some((announcer, _)) = announcer {
             announcer.goodbye().await;
         }
-        for task in [overload, control, node] {
+        for task in [overload, control, node].into_iter().chain(reloading) {
             task.abort();
             let _ = task.await;
         }
@@ -332,8 +349,9 @@ fn announcer(
 fn budget(config: &GatewayConfig) -> Budget {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let connections = config.connections_limit.min(files.saturating_sub(limits::RESERVED_FILES) as usize);
+    let each = if config.tls.is_some() { 10 * 1024 } else { 1024 };
     let memory_limit_bytes = overload::memory_limit(&config.admission.memory);
-    Budget { files, connections, idle_memory_bytes: connections as u64 * 1024, memory_limit_bytes }
+    Budget { files, connections, idle_memory_bytes: connections as u64 * each, memory_limit_bytes }
 }
 
 /// What a shard's thread starts with.

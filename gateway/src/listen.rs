@@ -12,8 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::admission::{Entry, Pace};
-use crate::http;
 use crate::shard::Shard;
+use crate::socket::ClientSocket;
+use crate::{http, tls};
 
 /// Connections that may wait for an accept.
 const BACKLOG: i32 = 4096;
@@ -98,6 +99,12 @@ fn begin(shard: &Rc<Shard>, stream: TcpStream, peer: IpAddr, accepting: &watch::
     let user_timeout = Duration::from_millis(limits::TCP_USER_TIMEOUT_MS);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
     let entry = if sockets > limit { Entry::NodeFull } else { entry };
+    if shard.shared.tls.is_some() {
+        let serving = tls::serve(Rc::clone(shard), stream, permit, entry, accepting.clone());
+        tokio::task::spawn_local(serving);
+        return;
+    }
+    let stream = ClientSocket::Plain(stream);
     let serving = http::serve(Rc::clone(shard), stream, permit, Bytes::new(), entry, accepting.clone());
     tokio::task::spawn_local(serving);
 }

@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::overload::{Ladder, Rung};
 use crate::presence::Presences;
+use crate::tls::Tls;
 use crate::upstream_route::UpstreamRoute;
 
 /// See the module.
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) upstream: UpstreamRoute,
     pub(crate) auth: Authenticator,
+    /// What handshakes need, if clients connect by TLS.
+    pub(crate) tls: Option<Tls>,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
     pub(crate) clock: Clock,
@@ -49,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) counts: PartitionCounts,
     pub(crate) metrics: Metrics,
     pub(crate) upstream: UpstreamRoute,
+    pub(crate) tls: Option<Tls>,
     pub(crate) demo_publish: Option<DemoPublish>,
     pub(crate) incarnation: Incarnation,
     pub(crate) sockets_limit: usize,
@@ -65,6 +69,7 @@ impl Shared {
             counts: parts.counts,
             metrics: parts.metrics,
             upstream: parts.upstream,
+            tls: parts.tls,
             demo_publish: parts.demo_publish,
             incarnation: parts.incarnation,
             clock,

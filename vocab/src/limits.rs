@@ -24,8 +24,10 @@ pub const API_REQUEST_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 pub const REQUEST_HEAD_BYTES_LIMIT: usize = 16 * 1024;
 /// Header fields of a request on the public port.
 pub const REQUEST_HEADERS_LIMIT: usize = 64;
-/// Milliseconds in which a request's head must have arrived: slow-header attacks end here.
+/// Milliseconds in which a request's head must have arrived, and a TLS handshake be over: slow-header attacks end here.
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 10_000;
+/// Bytes of TLS records that may wait for one slow socket beside its outbox: one full record.
+pub const TLS_UNSENT_BYTES_LIMIT: usize = 16 * 1024;
 /// Milliseconds in which a `POST /v1/messages` body must have arrived.
 pub const REQUEST_BODY_TIMEOUT_MS: u64 = 10_000;
 /// Bytes that may wait for one slow socket before its policy applies.

@@ -8,23 +8,24 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::socket::ClientSocket;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct TakeableIo {
-    stream: TcpStream,
+    stream: ClientSocket,
     unread: Bytes,
     write_pending: Rc<Cell<bool>>,
 }
 
 impl TakeableIo {
-    pub(super) fn new(stream: TcpStream, unread: Bytes, write_pending: Rc<Cell<bool>>) -> Self {
+    pub(super) fn new(stream: ClientSocket, unread: Bytes, write_pending: Rc<Cell<bool>>) -> Self {
         Self { stream, unread, write_pending }
     }
 
     /// The socket and what hyper has not read yet of the bytes that came with it.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_parts(self) -> (ClientSocket, Bytes) {
         (self.stream, self.unread)
     }
 

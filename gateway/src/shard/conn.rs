@@ -9,7 +9,6 @@ use tidegate_tenure::{Outcome, WantId};
 use tidegate_vocab::{LogEpoch, Offset, UserId};
 use tidegate_wire::object::Framing;
 use tidegate_wire::ws;
-use tokio::net::TcpStream;
 
 use super::item::SharedEvent;
 use super::outbox::{Outbox, Tag};
@@ -17,6 +16,7 @@ use super::table::{ChannelIdx, SetIdx};
 use crate::admission::Permit;
 use crate::control::TokenMark;
 use crate::request::Transport;
+use crate::socket::ClientSocket;
 
 /// Slices handed to one `writev`.
 const SLICES_LIMIT: usize = 64;
@@ -41,7 +41,7 @@ pub(crate) enum Phase {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: ClientSocket,
     /// Counts the socket for as long as it is held.
     pub(crate) permit: Permit,
     pub(crate) sequence: u64,
@@ -103,6 +103,8 @@ impl Conn {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
         if written < bytes.len() {
             self.keep(bytes.slice(written..), tag, tick, written > 0);
+        } else if self.stream.has_unsent() {
+            self.keep_unsent(tick);
         }
         Ok(written)
     }
@@ -115,16 +117,24 @@ impl Conn {
         let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
         if written < bytes.len() {
             self.keep(Bytes::copy_from_slice(&bytes[written..]), Tag::Keep, tick, written > 0);
+        } else if self.stream.has_unsent() {
+            self.keep_unsent(tick);
         }
         Ok(written)
     }
 
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.try_write(bytes) {
             Ok(written) => Ok(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => Err(error),
         }
+    }
+
+    /// Nothing of ours waits, but the socket's own: an empty outbox stands for it, so that the task sends it on.
+    fn keep_unsent(&mut self, tick: u32) {
+        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick)));
+        self.wake();
     }
 
     /// Adds to what waits.
@@ -147,7 +157,7 @@ impl Conn {
             };
             total += written;
             outbox.advance(written, tick);
-            if outbox.is_empty() {
+            if outbox.is_empty() && !self.stream.has_unsent() {
                 self.outbox = None;
             }
         }

@@ -15,7 +15,6 @@ use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::http1::{EVENT_STREAM, NDJSON, StreamHead};
 use tidegate_wire::object::{self, Framing};
 use tidegate_wire::ws::{self, DecoderLimits, Incoming};
-use tokio::net::TcpStream;
 
 use super::conn::{Conn, Mode, Phase, Poll as PollAnswer};
 use super::table::ConnIdx;
@@ -24,6 +23,7 @@ use crate::admission::Permit;
 use crate::auth::{Identity, LEEWAY_SECONDS};
 use crate::clock::{ticks, unix_ms};
 use crate::request::{EventsRequest, Transport};
+use crate::socket::ClientSocket;
 
 /// When a client that was sent away because the node is held up should come back, in milliseconds.
 const HELD_UP_RETRY_MS: u64 = 2_000;
@@ -72,7 +72,7 @@ impl Shard {
     /// Takes a socket over from HTTP, with what the client sent behind its request.
     pub(crate) fn adopt(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: ClientSocket,
         permit: Permit,
         takeover: Takeover,
         leftover: Vec<u8>,
@@ -85,7 +85,7 @@ impl Shard {
 impl State {
     fn adopt(
         &mut self,
-        stream: TcpStream,
+        stream: ClientSocket,
         permit: Permit,
         takeover: Takeover,
         leftover: Vec<u8>,
@@ -227,7 +227,10 @@ impl State {
             self.resume_stalled(idx);
         }
         if let Some(conn) = self.conn(idx, generation).filter(|conn| conn.phase == Phase::Closing) {
-            let _ = socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write);
+            conn.stream.shutdown_write();
+            if conn.stream.has_unsent() {
+                let _ = conn.stream.poll_write_ready(cx);
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use tidegate_link::{
 use tidegate_router::publish::{Data, PublishRequest, Target};
 use tidegate_router::{Api, Router, RouterConfig};
 use tidegate_vocab::{Event, Incarnation, Offset, PartitionCounts, PartitionId, Position, Problem};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -121,6 +122,7 @@ impl RouterProcess {
 pub(crate) fn gateway_config() -> GatewayConfig {
     GatewayConfig {
         public: "127.0.0.1:0".parse().expect("an address"),
+        tls: None,
         shards: 2,
         ping_interval: Duration::from_secs(25),
         sse_retry: Duration::from_secs(2),
@@ -153,7 +155,7 @@ pub(crate) fn gateway_config() -> GatewayConfig {
     }
 }
 
-pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Client<S = MaybeTlsStream<TcpStream>>(pub(crate) WebSocketStream<S>);
 
 impl Client {
     /// `query` is what follows the channel.
@@ -172,7 +174,9 @@ impl Client {
             Err(error) => panic!("{error}"),
         }
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn hears_nothing(&mut self, time: Duration) {
         let heard = tokio::time::timeout(time, self.0.next()).await;
         assert!(heard.is_err(), "{heard:?}");

@@ -5,3 +5,5 @@ mod harness;
 mod network;
 mod overload;
 mod reach;
+mod tls;
+mod tls_harness;

@@ -26,6 +26,12 @@ pub(super) struct ConfigArgs {
     /// Health and metrics [server.admin]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// PEM file with the certificate chain of the public port, which then speaks TLS [tls.cert_file]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its private key [tls.key_file]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Data directory; it is made if need be [store.data_dir]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -69,6 +75,8 @@ impl ConfigArgs {
             sources.flags.push(Flag { name: "--set".into(), key, value });
         }
         let data_dir = utf8("--data-dir", self.data_dir.as_deref())?;
+        let tls_cert = utf8("--tls-cert", self.tls_cert.as_deref())?;
+        let tls_key = utf8("--tls-key", self.tls_key.as_deref())?;
         let members_file = utf8("--members-file", self.members_file.as_deref())?;
         let listen = if profile == Profile::Registry { "registry.listen" } else { "cluster.listen" };
         let text = |address: &Option<SocketAddr>| address.map(|address| address.to_string());
@@ -76,6 +84,8 @@ impl ConfigArgs {
             ("--public", "server.public", text(&self.public)),
             ("--api", "server.api", text(&self.api)),
             ("--admin", "server.admin", text(&self.admin)),
+            ("--tls-cert", "tls.cert_file", tls_cert),
+            ("--tls-key", "tls.key_file", tls_key),
             ("--data-dir", "store.data_dir", data_dir),
             ("--bootstrap", "kafka.bootstrap", self.bootstrap.clone()),
             ("--routers", "cluster.routers", self.routers.clone()),

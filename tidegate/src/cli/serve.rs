@@ -1,6 +1,7 @@
 //! The commands that are processes: `tidegate dev`, `tidegate gateway`, `tidegate router` and `tidegate registry`.
 
 mod banner;
+mod self_signed;
 
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,14 @@ const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 ///   tidegate dev --public 127.0.0.1:9000 --api 127.0.0.1:9001 --admin 127.0.0.1:9002 --data-dir ./data
 ///
 ///   tidegate dev --config tidegate.toml --set history.age=2h
+///
+///   tidegate dev --tls                         https and wss, with a certificate of its own
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DevArgs {
+    /// Speak TLS on the public port, with a certificate that is made and kept in the data directory
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    tls: bool,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -114,7 +120,18 @@ struct ServeArgs {
 
 impl DevArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        run(&self.serve, Profile::Dev, "dev", None)
+        let mut own = Vec::new();
+        if self.tls {
+            let sources = self.serve.config.sources(Profile::Dev)?;
+            let data_dir = config::load(&sources)?.config.data_dir;
+            let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+            let files = self_signed::files(&data_dir, &sources.host).map_err(Failure::refused)?;
+            for (key, path) in [("tls.cert_file", files.cert), ("tls.key_file", files.key)] {
+                let value = path.to_str().ok_or_else(|| Failure::usage("--data-dir: not UTF-8"))?.to_owned();
+                own.push(Flag { name: "--tls".into(), key: key.into(), value });
+            }
+        }
+        run(&self.serve, Profile::Dev, "dev", own)
     }
 }
 
@@ -123,24 +140,24 @@ impl GatewayArgs {
         if let Some(command) = self.command {
             return command.run();
         }
-        run(&self.serve, Profile::Gateway, "gateway", None)
+        run(&self.serve, Profile::Gateway, "gateway", Vec::new())
     }
 }
 
 impl RouterArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        run(&self.serve, Profile::Router, "router", None)
+        run(&self.serve, Profile::Router, "router", Vec::new())
     }
 }
 
 impl RegistryArgs {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let id = |id: u32| Flag { name: "--id".into(), key: "registry.id".into(), value: id.to_string() };
-        run(&self.serve, Profile::Registry, "registry", self.id.map(id))
+        run(&self.serve, Profile::Registry, "registry", self.id.map(id).into_iter().collect())
     }
 }
 
-fn run(args: &ServeArgs, role: Profile, name: &'static str, own: Option<Flag>) -> Result<(), Failure> {
+fn run(args: &ServeArgs, role: Profile, name: &'static str, own: Vec<Flag>) -> Result<(), Failure> {
     let mut sources = args.config.sources(role)?;
     sources.flags.extend(own);
     let config = config::load(&sources)?.config;
@@ -172,13 +189,14 @@ async fn serve(args: &ServeArgs, config: Config) -> Result<(), Failure> {
         |kind| signal(kind).map_err(|error| Failure::refused(format!("signals cannot be heard: {error}")));
     let (terminate, interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let tls = config.gateway.tls.clone();
     let app = App::build(config).await.map_err(Failure::refused)?;
     let (addresses, budget) = (app.addresses(), app.budget());
     let (ready, ports_file, quiet) = (app.ready(), args.ports_file.clone(), args.quiet);
     let announcing = tokio::spawn(async move {
         ready.await;
         if let (false, Some(budget)) = (quiet, budget) {
-            banner::print(&addresses, &data_dir, &budget);
+            banner::print(&addresses, &data_dir, &budget, tls.as_ref());
         }
         if let Some(path) = ports_file
             && let Err(error) = write_ports(&path, &addresses)

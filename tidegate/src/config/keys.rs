@@ -103,6 +103,14 @@ settings! {
         /// Serve the demonstration page at `/`. The client library `/tidegate.js` is served always.
         demo_page: bool = "false", dev "true";
     }
+    /// TLS on the public port. Without these files it speaks plain HTTP, for a proxy in front of it.
+    tls: TlsKeys {
+        /// PEM file with the certificate chain, the server's own first. Looked at every second: a new one that loads and
+        /// has its key beside it is in force for new connections, and none is dropped; anything else is refused and logged.
+        cert_file: String = r#""""#;
+        /// PEM file with the private key, without a passphrase.
+        key_file: String = r#""""#;
+    }
     /// What one connection, and all of them, may use.
     limits: Limits {
         /// Connections beyond which new ones are refused. The limit of open files lowers it further.
@@ -133,7 +141,7 @@ settings! {
         ping_interval: Duration = r#""25s""#;
         /// The `retry:` of Server-Sent Events: how long a browser waits before it comes back.
         sse_retry: Duration = r#""2s""#;
-        /// Time in which a request's head must have arrived.
+        /// Time in which a request's head must have arrived, and before it a TLS handshake be over.
         head_timeout: Duration = r#""10s""#;
     }
     /// Who may connect.
@@ -156,7 +164,7 @@ settings! {
         /// Origins of web pages that may connect: `scheme://host[:port]`, where `:*` is any port. Where no token is
         /// needed, this server answers only to their hosts, to addresses and to `localhost`: no page can read events
         /// by giving this server a name of its own.
-        allowed_origins: Vec<String> = "[]", dev r#"["http://localhost:*", "http://127.0.0.1:*"]"#;
+        allowed_origins: Vec<String> = "[]", dev r#"["http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*"]"#;
     }
     /// What is kept for those who come back, per channel. A namespace may differ: see `[namespaces.<name>]`.
     history: History {

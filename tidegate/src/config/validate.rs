@@ -3,6 +3,7 @@
 mod cluster;
 mod origins;
 mod registry;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -55,6 +56,7 @@ pub(crate) fn validate(
     let data_dir = check.data_dir(&raw.store.data_dir, sources);
     let (kafka, cluster) = (check.kafka(raw, sources.profile), check.cluster(raw, sources));
     let registry = check.registry(raw, sources);
+    let tls = check.tls(raw, sources.profile);
     let (name, presence) = (check.name(raw, sources), check.presence(raw));
     if !check.errors.is_empty() {
         let said = |error: ConfigError| {
@@ -65,7 +67,7 @@ pub(crate) fn validate(
     }
     Ok(Config {
         role: sources.profile,
-        gateway: GatewayConfig { name, presence, ..gateway(raw, hmac_secret, &history) },
+        gateway: GatewayConfig { name, presence, tls, ..gateway(raw, hmac_secret, &history) },
         api: raw.server.api,
         api_keys: raw.api.keys.iter().map(|key| Secret::new(key.expose())).collect(),
         admin: raw.server.admin,
@@ -98,6 +100,7 @@ fn gateway(raw: &Raw, hmac_secret: Option<Secret>, history: &HistoryConfig) -> G
     let none_if_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     GatewayConfig {
         public: raw.server.public,
+        tls: None,
         shards: if raw.server.shards == 0 { cores } else { raw.server.shards as usize },
         ping_interval: raw.limits.ping_interval,
         sse_retry: raw.limits.sse_retry,

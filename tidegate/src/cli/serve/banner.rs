@@ -4,40 +4,44 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use tidegate_gateway::Budget;
+use tidegate_gateway::{Budget, TlsFiles};
 
 use crate::app::Addresses;
 use crate::version::VERSION;
 
 /// Prints it. Nobody has to read it: a closed standard output is no error.
-pub(super) fn print(addresses: &Addresses, data_dir: &Path, budget: &Budget) {
+pub(super) fn print(addresses: &Addresses, data_dir: &Path, budget: &Budget, tls: Option<&TlsFiles>) {
     let (Some(public), Some(api)) = (&addresses.public, &addresses.api) else { return };
     let mut out = std::io::stdout().lock();
-    let text = text([public, api, &addresses.admin], data_dir, budget);
+    let text = text([public, api, &addresses.admin], data_dir, budget, tls);
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget) -> String {
+fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget, tls: Option<&TlsFiles>) -> String {
     let [public, api, admin] = addresses.map(reachable);
     let server = flag("--server", &public, 8000);
+    let (s, trust, tail) = match tls {
+        Some(files) => ("s", trust(files), String::new()),
+        None => ("", String::new(), format!("tidegate tail score:42{server}\n              ")),
+    };
+    let curl = tls.map_or_else(String::new, |files| format!(" --cacert {}", files.cert.display()));
     let to_api = flag("--api", &api, 8001);
     format!(
         "Tidegate {version} is ready.
 
-  public  http://{public}  for clients; open it in a browser to see one cursor over five transports
+  public  http{s}://{public}  for clients; open it in a browser to see one cursor over five transports
   api     http://{api}  for backends: gRPC and POST /v1/publish
   admin   http://{admin}  /livez /readyz /metrics
   data    {data_dir}
   budget  {files} files: {connections} connections, {memory} MiB when they are idle; {limit}
-
+{trust}
 Follow the channel score:42, each in a terminal of its own:
 
-  WebSocket   tidegate tail score:42{server}
-              websocat 'ws://{public}/v1/events?channel=score:42'
-  SSE         curl -N -H 'accept: text/event-stream' 'http://{public}/v1/events?channel=score:42'
-  NDJSON      curl -N -H 'accept: application/x-ndjson' 'http://{public}/v1/events?channel=score:42'
-  long poll   curl 'http://{public}/v1/events?channel=score:42&wait=25s'
-  short poll  curl 'http://{public}/v1/events?channel=score:42&last=10'
+  WebSocket   {tail}websocat 'ws{s}://{public}/v1/events?channel=score:42'
+  SSE         curl{curl} -N -H 'accept: text/event-stream' 'http{s}://{public}/v1/events?channel=score:42'
+  NDJSON      curl{curl} -N -H 'accept: application/x-ndjson' 'http{s}://{public}/v1/events?channel=score:42'
+  long poll   curl{curl} 'http{s}://{public}/v1/events?channel=score:42&wait=25s'
+  short poll  curl{curl} 'http{s}://{public}/v1/events?channel=score:42&last=10'
 
 Publish to it:
 
@@ -60,6 +64,17 @@ fn memory_limit(budget: &Budget) -> String {
         Some(bytes) => format!("of {} MiB that it may have", bytes >> 20),
         None => "memory without a limit (limits.memory)".to_owned(),
     }
+}
+
+/// How to get a client to believe the certificate.
+fn trust(files: &TlsFiles) -> String {
+    format!(
+        "  tls     {cert}
+          trust it: curl --cacert FILE; SSL_CERT_FILE=FILE websocat; NODE_EXTRA_CA_CERTS=FILE node;
+          in a browser open the page and accept it once, or import FILE as an authority
+",
+        cert = files.cert.display()
+    )
 }
 
 /// An address that a client on this machine can use: a socket bound to all addresses is reached by loopback.
@@ -92,7 +107,22 @@ mod tests {
             idle_memory_bytes: 19_744 * 1024,
             memory_limit_bytes: Some(512 << 20),
         };
-        let text = text(addresses.each_ref(), Path::new("/data/here"), &budget);
+        let data_dir = Path::new("/data/here");
+        let with_tls = text(
+            addresses.each_ref(),
+            data_dir,
+            &budget,
+            Some(&TlsFiles { cert: "/data/here/tls/cert.pem".into(), key: "/data/here/tls/key.pem".into() }),
+        );
+        for part in [
+            "public  https://127.0.0.1:41000",
+            "wss://127.0.0.1:41000/",
+            "curl --cacert /data/here/tls/cert.pem -N -H 'accept: text/event-stream' 'https://127.0.0.1:41000/",
+            "import FILE",
+        ] {
+            assert!(with_tls.contains(part), "{part} in {with_tls}");
+        }
+        let text = text(addresses.each_ref(), data_dir, &budget, None);
         for part in [
             "http://127.0.0.1:41000/v1/events?channel=score:42&wait=25s",
             "text/event-stream",

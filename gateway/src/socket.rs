@@ -1,0 +1,161 @@
+//! A client's socket: TCP, or TLS over it. What HTTP and the shard do with one is the same for both: try now, and wait
+//! for readiness. Plain sockets pay one branch for it.
+
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::tls::TlsSocket;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) enum ClientSocket {
+    Plain(TcpStream),
+    Tls(Box<TlsSocket>),
+}
+
+impl ClientSocket {
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is; else the socket is broken, or what came is no TLS.
+    pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.try_read(buffer),
+            Self::Tls(tls) => tls.try_read(buffer),
+        }
+    }
+
+    /// Writes what it takes now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing; else the socket is broken.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(bytes),
+        }
+    }
+
+    /// As [`ClientSocket::try_write`], from several places at once.
+    ///
+    /// # Errors
+    /// As [`ClientSocket::try_write`].
+    pub(crate) fn try_write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.try_write_vectored(slices),
+            Self::Tls(tls) => tls.try_write_vectored(slices),
+        }
+    }
+
+    /// Whether bytes that it has taken still wait here for TCP: a further write, also of nothing, sends them on.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.has_unsent(),
+        }
+    }
+
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
+        }
+    }
+
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp().poll_write_ready(cx)
+    }
+
+    /// Ends our side, with TLS' own end before it. To be called again while [`ClientSocket::has_unsent`].
+    pub(crate) fn shutdown_write(&mut self) {
+        if let Self::Tls(tls) = self
+            && (tls.say_end().is_err() || tls.has_unsent())
+        {
+            return;
+        }
+        let _ = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
+        }
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => loop {
+                match tls.try_read(buf.initialize_unfilled()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(tls.poll_read_ready(cx))?
+                    }
+                    read => {
+                        buf.advance(read?);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            },
+        }
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.as_mut().poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => loop {
+                match tls.try_write_vectored(bufs) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(tls.tcp().poll_write_ready(cx))?
+                    }
+                    written => return Poll::Ready(written),
+                }
+            },
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => {
+                tls.say_end()?;
+                ready!(tls.poll_flush(cx))?;
+                let _ = SockRef::from(tls.tcp()).shutdown(Shutdown::Write);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
