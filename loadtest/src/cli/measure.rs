@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tidegate_loadtest::compare::{CompareOptions, compare};
+use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{Memory, Transport, open_all, publish_latency, settled_memory};
 
@@ -104,14 +104,14 @@ pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let options = CompareOptions {
+    let options = KafkaOptions {
         seconds: load.seconds,
         rate: load.rate,
         receivers: load.receivers.into(),
         rounds: load.rounds.into(),
         bytes: load.bytes as usize,
     };
-    let report = compare(&options, cluster, |line| eprintln!("{line}")).await?;
+    let report = beside_kafka(&options, cluster, |line| eprintln!("{line}")).await?;
     println!("{report}");
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
