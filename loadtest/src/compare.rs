@@ -59,6 +59,8 @@ pub struct CompareOptions {
     pub pairs: usize,
     /// Bytes of an event's data.
     pub bytes: usize,
+    /// Bytes of the floor's event; nothing: as many.
+    pub floor_bytes: Option<usize>,
     /// When saturated: events that are published and not with everybody yet.
     pub in_flight: u64,
     /// Threads of the receivers.
@@ -83,6 +85,7 @@ impl Default for CompareOptions {
             warm_seconds: 2,
             pairs: 5,
             bytes: 100,
+            floor_bytes: None,
             in_flight: 32,
             receiver_threads: 1,
             gateway: None,

@@ -10,7 +10,7 @@ const OTHERS: u64 = 200;
 ///
 /// # Errors
 /// When it may not be raised that far; says what to do.
-pub(crate) fn make_room(connections: usize) -> anyhow::Result<()> {
+pub fn make_room(connections: usize) -> anyhow::Result<()> {
     let wanted = (connections as u64).saturating_add(OTHERS);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);

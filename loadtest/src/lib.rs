@@ -21,5 +21,6 @@ mod memory;
 pub mod verify;
 
 pub use connection::{Connection, Transport, open_all};
+pub use files::make_room;
 pub use latency::{Latencies, publish_latency};
 pub use memory::{Memory, settled_memory};

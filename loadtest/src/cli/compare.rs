@@ -65,6 +65,9 @@ pub(super) struct CompareArgs {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(32..=32_768))]
     bytes: u32,
+    /// Bytes of the floor's events, to see what the length of a frame costs [default: as --bytes].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(32..=32_768))]
+    floor_bytes: Option<u32>,
     /// When saturated: events that are published and not with everybody yet.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     in_flight: u64,
@@ -152,6 +155,7 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
         warm_seconds: args.warm_up,
         pairs: args.pairs.into(),
         bytes: args.bytes as usize,
+        floor_bytes: args.floor_bytes.map(|bytes| bytes as usize),
         in_flight: args.in_flight,
         receiver_threads: args.receiver_threads.into(),
         gateway: args.gateway,

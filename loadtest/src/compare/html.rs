@@ -46,7 +46,10 @@ pub fn html(report: &Report) -> String {
     for ratio in &report.ratios {
         let _ = write!(page, "<li>{}</li>", escape(&ratio.to_string()));
     }
-    page.push_str("</ul>\n<h2>Latency</h2>\n<p>From when an event was meant to be sent until a receiver had read it, all pairs.</p>\n");
+    page.push_str("</ul>\n<h2>Latency</h2>\n");
+    page.push_str(
+        "<p>From when an event was meant to be sent until a receiver had read it, all pairs.</p>\n",
+    );
     page.push_str(&latency_plot(report));
     page.push_str(
         "<h2>Throughput</h2>\n<p>Deliveries a second since the first event was due, mean of the pairs.</p>\n",
@@ -57,7 +60,9 @@ pub fn html(report: &Report) -> String {
 }
 
 fn table(report: &Report) -> String {
-    let mut table = "<table><tr><th>deliveries<th>per CPU-second<th>per second<th>bytes each<th>p50 ms<th>p99 ms<th>lost<th>twice</tr>\n".to_owned();
+    let mut table = "<table><tr><th>deliveries<th>per CPU-second<th>per second<th>bytes each<th>p50 ms\
+                     <th>p99 ms<th>lost<th>twice</tr>\n"
+        .to_owned();
     for one in &report.systems {
         let _ = writeln!(
             table,

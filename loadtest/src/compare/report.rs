@@ -157,7 +157,8 @@ impl Report {
                 )
             }
         };
-        format!("{shape}; {seconds} s each, medians of {pairs}")
+        let floor = self.options.floor_bytes.map_or_else(String::new, |bytes| format!(" (floor: {bytes} B)"));
+        format!("{shape}{floor}; {seconds} s each, medians of {pairs}")
     }
 }
 

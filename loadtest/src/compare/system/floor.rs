@@ -21,7 +21,7 @@ pub(super) fn target(options: &CompareOptions) -> anyhow::Result<Target> {
     let seconds = options.warm_seconds + options.seconds;
     command.args(["floor", "--listen", "127.0.0.1:0", "--begin", "stdin"]);
     command.args(["--sockets", &options.sockets.to_string(), "--seconds", &seconds.to_string()]);
-    command.args(["--bytes", &options.bytes.to_string()]);
+    command.args(["--bytes", &options.floor_bytes.unwrap_or(options.bytes).to_string()]);
     match options.rate() {
         Some(rate) => command.args(["--rate", &rate.to_string()]),
         None => command.arg("--saturated"),
