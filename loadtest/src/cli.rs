@@ -1,5 +1,6 @@
 //! The command line.
 
+mod compare;
 mod measure;
 mod verify;
 
@@ -13,7 +14,8 @@ use clap::{Parser, Subcommand};
     version,
     max_term_width = 100,
     after_help = "Examples:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
-                  deploy/local/up\n  loadtest verify --cluster ${TMPDIR:-/tmp}/tidegate-local-$(id -u)/cluster.json"
+                  deploy/local/up --dir /tmp/tide\n  loadtest verify --cluster /tmp/tide/cluster.json\n  \
+                  loadtest compare --cluster /tmp/tide/cluster.json --html /tmp/tide/compare.html"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -24,6 +26,8 @@ pub(crate) struct Args {
 enum Command {
     Idle(measure::IdleArgs),
     Latency(measure::LatencyArgs),
+    Compare(compare::CompareArgs),
+    Floor(compare::FloorArgs),
     Verify(verify::VerifyArgs),
     Judge(verify::JudgeArgs),
 }
@@ -33,6 +37,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Idle(args) => measure::idle(args).await,
         Command::Latency(args) => measure::latency(args).await,
+        Command::Compare(args) => compare::compare(args).await,
+        Command::Floor(args) => compare::floor(&args),
         Command::Verify(args) => verify::verify(args).await,
         Command::Judge(args) => verify::judge(&args),
     }

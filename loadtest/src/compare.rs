@@ -1,98 +1,171 @@
-//! `loadtest latency --cluster`: what Tidegate adds to the Kafka below it.
+//! `loadtest compare`: what a delivery costs here, and what the least is that it can cost.
 //!
-//! **Owns** two measurements of the same load, made in turn so that both meet the same machine: the floor, which is
-//! librdkafka and nothing of ours, and a cluster. Each latency counts from when an event was meant to be sent, not from
-//! when it was: a stall delays all that was due meanwhile, and all of it is counted (no coordinated omission).
+//! **Owns** one load put to several systems in turn: ours, the floor ([`crate::floor`]) and nchan. Each is measured the same
+//! way: the same receivers count what comes, the same clock says how late, and the kernel says how much processor time the
+//! server's processes used meanwhile. Deliveries per CPU-second survive a noisy machine; ratios between two systems are
+//! medians over pairs that were measured one right after the other, in alternating order.
 
-mod arrivals;
-mod pace;
-mod probe;
+mod histogram;
+mod html;
+mod measure;
+mod open;
+mod publish;
+mod receive;
 mod report;
-mod tidegate;
+mod schedule;
+mod system;
 
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
+use crate::files::make_room;
 use crate::verify::Cluster;
-use probe::Probe;
-use report::{Quantiles, Round};
+use measure::{Measurement, measure};
+use system::Nchan;
 
-pub use report::Report;
+pub use histogram::Quantiles;
+pub use html::html;
+pub use report::{Gate, Report};
+pub use system::System;
 
-/// What shall be measured.
+/// The shape of the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scenario {
+    /// One channel that everyone follows, at a steady rate.
+    Broadcast,
+    /// Everyone follows 20 channels, which share the rate.
+    Channels20,
+    /// One channel, as many events as fit.
+    Saturated,
+}
+
+/// What shall be compared.
 #[derive(Debug, Clone, Serialize)]
 pub struct CompareOptions {
-    /// How long each measurement lasts, a short warm-up apart.
+    /// The shape of the load.
+    pub scenario: Scenario,
+    /// Receivers.
+    pub sockets: usize,
+    /// Events a second, each to every socket; not when saturated.
+    pub rate: f64,
+    /// That are measured.
     pub seconds: u64,
-    /// Events a second.
-    pub rate: u64,
-    /// Sockets that each get every event.
-    pub receivers: usize,
-    /// How many pairs of measurements.
-    pub rounds: usize,
+    /// That are not, before them.
+    pub warm_seconds: u64,
+    /// How often each system is measured.
+    pub pairs: usize,
     /// Bytes of an event's data.
     pub bytes: usize,
+    /// Bytes of the floor's event; nothing: as many.
+    pub floor_bytes: Option<usize>,
+    /// When saturated: events that are published and not with everybody yet.
+    pub in_flight: u64,
+    /// Threads of the receivers.
+    pub receiver_threads: usize,
+    /// Which gateway; nothing: the first.
+    pub gateway: Option<String>,
+    /// The program whose `floor` is started.
+    #[serde(skip)]
+    pub loadtest: PathBuf,
+    /// A fault for tests: the floor leaves out this write.
+    #[serde(skip)]
+    pub planted_drop: Option<u64>,
 }
 
-/// What a task measured, in no order.
-type Measured = anyhow::Result<Vec<Duration>>;
-
-/// Measures the floor and the cluster in turn.
-///
-/// # Errors
-/// When anything is refused, or an event does not come.
-pub async fn compare(
-    options: &CompareOptions,
-    cluster: &Cluster,
-    progress: impl Fn(&str),
-) -> anyhow::Result<Report> {
-    let kafka =
-        cluster.kafka.as_ref().context("cluster.json names no Kafka: start it with deploy/local/up")?;
-    let probe = Probe::create(&kafka.bootstrap, cluster.partitions).await?;
-    let measured = tokio::select! {
-        measured = rounds(options, cluster, &probe, progress) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
-    // In any case: what the probe has made does not stay behind.
-    let deleted = probe.delete().await;
-    let report = Report::new(options.clone(), measured?);
-    deleted?;
-    Ok(report)
-}
-
-async fn rounds(
-    options: &CompareOptions,
-    cluster: &Cluster,
-    probe: &Probe,
-    progress: impl Fn(&str),
-) -> anyhow::Result<Vec<Round>> {
-    let mut rounds = Vec::new();
-    for number in 1..=options.rounds {
-        let (probe, probe_ack) = probe.measure(options).await.context("the probe")?;
-        progress(&format!("round {number}: probe    {probe}"));
-        let (durable, ack) = tidegate::measure(options, cluster).await.context("the cluster")?;
-        progress(&format!("round {number}: tidegate {durable}"));
-        rounds.push(Round { probe, probe_ack, tidegate: durable, tidegate_ack: ack });
-    }
-    Ok(rounds)
-}
-
-/// Waits until every receiver has everything; a worker that fails meanwhile ends it. What workers that are through
-/// have measured goes to `acks`.
-async fn arrived(
-    receivers: &mut JoinSet<Measured>,
-    workers: &mut JoinSet<Measured>,
-    acks: &mut Vec<Duration>,
-) -> anyhow::Result<Quantiles> {
-    let mut all = Vec::new();
-    while !receivers.is_empty() {
-        tokio::select! {
-            Some(one) = receivers.join_next() => all.extend(one.context("a receiver's task ended")??),
-            Some(one) = workers.join_next() => acks.extend(one.context("a worker's task ended")??),
+impl Default for CompareOptions {
+    fn default() -> Self {
+        Self {
+            scenario: Scenario::Broadcast,
+            sockets: 5_000,
+            rate: 8.0,
+            seconds: 20,
+            warm_seconds: 2,
+            pairs: 5,
+            bytes: 100,
+            floor_bytes: None,
+            in_flight: 32,
+            receiver_threads: 1,
+            gateway: None,
+            loadtest: PathBuf::from("loadtest"),
+            planted_drop: None,
         }
     }
-    Ok(Quantiles::of(all))
+}
+
+impl CompareOptions {
+    /// Events a second; nothing when as many as fit.
+    fn rate(&self) -> Option<f64> {
+        (self.scenario != Scenario::Saturated).then_some(self.rate)
+    }
+
+    /// That each connection follows.
+    fn channels(&self) -> usize {
+        if self.scenario == Scenario::Channels20 { 20 } else { 1 }
+    }
+}
+
+/// Every system once.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pair {
+    /// In the order in which they were measured.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Measures every system, `pairs` times. Without a cluster, only what needs none.
+///
+/// # Errors
+/// When a limit binds, a system cannot be reached or refuses.
+pub async fn compare(
+    options: &CompareOptions,
+    cluster: Option<&Cluster>,
+    with_nchan: bool,
+    progress: impl Fn(&str),
+) -> anyhow::Result<Report> {
+    make_room(options.sockets)?;
+    let nchan = if with_nchan { Nchan::start(options.sockets) } else { Err("nchan was left out".to_owned()) };
+    let mut systems = vec![System::Floor];
+    systems.extend(cluster.map(|_| System::Tidegate));
+    systems.extend(nchan.as_ref().ok().map(|_| System::Nchan));
+    let left_out = nchan.as_ref().err().cloned();
+    if let Some(reason) = &left_out {
+        progress(&format!("{reason}\n"));
+    }
+    let mut pairs = Vec::new();
+    for number in 0..options.pairs {
+        let mut measurements = Vec::new();
+        for system in in_turn(&systems, number) {
+            let title = format!("pair {}/{} {:8}", number + 1, options.pairs, system.name());
+            let target = system::target(system, options, cluster, &nchan)?;
+            let measured = measure(system, options, target, |line| progress(&format!("{title}  {line}")));
+            let measurement = measured.await.with_context(|| system.name().to_owned())?;
+            progress(&format!("{title}  {measurement}\n"));
+            measurements.push(measurement);
+        }
+        pairs.push(Pair { measurements });
+    }
+    Ok(Report::new(options.clone(), pairs, left_out))
+}
+
+/// Every other pair the other way round: what a system leaves behind meets each of the others.
+fn in_turn(systems: &[System], number: usize) -> Vec<System> {
+    let mut order = systems.to_vec();
+    if number % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_alternates() {
+        let systems = [System::Floor, System::Tidegate, System::Nchan];
+        assert_eq!(in_turn(&systems, 0), systems);
+        assert_eq!(in_turn(&systems, 1), [System::Nchan, System::Tidegate, System::Floor]);
+    }
 }

@@ -1,4 +1,6 @@
-//! From publishing to receiving, one event after the other, on two transports at once.
+//! From publishing to receiving, one event after the other, on two transports at once; and a cluster beside its Kafka.
+
+mod cluster;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,6 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::connection::{Connection, Transport};
+
+pub use cluster::{KafkaOptions, Report, beside_kafka};
 
 /// Sorted latencies.
 #[derive(Debug, Clone, Default)]

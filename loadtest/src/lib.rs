@@ -2,17 +2,25 @@
 //!
 //! Owns the client's side of a load: connections as raw sockets, so that the load costs little itself, and figures read
 //! from the server's `/proc` entry; and histories of what publishers and subscribers saw while processes were killed, with
-//! their judge; and what a cluster adds to the latency of the Kafka below it. Load goes to loopback, bounded in count and time.
+//! their judge; and what a cluster adds to the latency of the Kafka below it;
+//! and what a delivery costs it beside the least that one can cost. Load goes to loopback, bounded in count and time.
 
+pub mod clock;
 pub mod compare;
 mod connection;
+pub mod cpu;
+mod files;
+pub mod floor;
+mod frames;
 pub mod history;
 mod http;
 pub mod judge;
-mod latency;
+pub mod latency;
+mod mark;
 mod memory;
 pub mod verify;
 
 pub use connection::{Connection, Transport, open_all};
+pub use files::make_room;
 pub use latency::{Latencies, publish_latency};
 pub use memory::{Memory, settled_memory};

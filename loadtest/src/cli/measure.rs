@@ -1,5 +1,6 @@
 //! `loadtest idle` and `loadtest latency`.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,12 +8,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tidegate_loadtest::compare::{CompareOptions, compare};
+use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
-use tidegate_loadtest::{Memory, Transport, open_all, publish_latency, settled_memory};
+use tidegate_loadtest::{Memory, Transport, make_room, open_all, publish_latency, settled_memory};
 
-/// Memory of idle connections on one shared channel.
+/// User memory of idle connections: on one shared channel, or with a user and channels of their own
+///
+/// Opens --connections, waits until the server's memory has settled, and divides what it has grown by (RssAnon of its /proc
+/// entry) by their number. The kernel's memory of a socket is not in it. What a further channel costs is the difference of
+/// two runs, divided by --channels. The process dev holds router and registry too; a gateway of a cluster only itself.
+///
+/// Examples:
+///
+///   tidegate dev &
+///
+///   loadtest idle --pid $!
+///
+///   loadtest idle --pid $! --own                  ?user= needs auth.insecure, which dev has
+///
+///   loadtest idle --pid $! --own --channels 16
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct IdleArgs {
     /// The public port.
     #[arg(long, default_value = "127.0.0.1:8000")]
@@ -26,6 +42,27 @@ pub(super) struct IdleArgs {
     /// How they receive.
     #[arg(long, value_enum, default_value = "ws")]
     transport: Transport,
+    /// Each connection has a user and channels of its own, instead of sharing them.
+    #[arg(long)]
+    own: bool,
+    /// Channels that each follows beside its first.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
+    channels: u16,
+}
+
+impl IdleArgs {
+    /// What the connection of this number asks for.
+    fn query(&self, number: usize) -> String {
+        let who = if self.own { format!("{number}") } else { "shared".to_owned() };
+        let mut query = format!("channel=load:idle-{who}");
+        for further in 1..=self.channels {
+            let _ = write!(query, "&channel=load:idle-{who}-{further}");
+        }
+        if self.own {
+            let _ = write!(query, "&user=load-{number}");
+        }
+        query
+    }
 }
 
 /// Time from publishing to receiving, on one server or compared with the Kafka below a cluster
@@ -104,14 +141,14 @@ pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let options = CompareOptions {
+    let options = KafkaOptions {
         seconds: load.seconds,
         rate: load.rate,
         receivers: load.receivers.into(),
         rounds: load.rounds.into(),
         bytes: load.bytes as usize,
     };
-    let report = compare(&options, cluster, |line| eprintln!("{line}")).await?;
+    let report = beside_kafka(&options, cluster, |line| eprintln!("{line}")).await?;
     println!("{report}");
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
@@ -121,8 +158,9 @@ async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> an
 }
 
 pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
-    let IdleArgs { public, pid, connections, transport } = args;
-    let query = |_| "channel=load:idle".to_owned();
+    let IdleArgs { public, pid, connections, transport, own, channels } = args;
+    make_room(connections)?;
+    let query = |number| args.query(number);
     drop(open_all(public, transport, connections.min(500), query, |_| ()).await?); // Warms what is there once.
     let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
     let opened =
@@ -130,11 +168,36 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
             .await?;
     let after = settled_memory(pid, Duration::from_secs(30)).await?;
     let each = after.0.saturating_sub(before.0) / connections as u64;
+    let channels = channels + 1;
+    let kind = if own { "own user, own" } else { "shared" };
     println!(
-        "{} {transport:?} connections: {each} bytes of user memory each ({} -> {})",
+        "{} {transport:?} connections ({kind} channels: {channels}): {each} bytes of user memory each ({} -> {})",
         opened.len(),
         before.0,
         after.0
     );
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        idle: IdleArgs,
+    }
+
+    #[test]
+    fn an_own_connection_has_a_user_and_channels_that_no_other_has() {
+        let idle = |line: &str| Only::parse_from(line.split(' ')).idle;
+        assert_eq!(idle("idle --pid 1").query(7), "channel=load:idle-shared");
+        assert_eq!(
+            idle("idle --pid 1 --own --channels 2").query(7),
+            "channel=load:idle-7&channel=load:idle-7-1&channel=load:idle-7-2&user=load-7"
+        );
+    }
 }

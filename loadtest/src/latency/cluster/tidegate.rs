@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 use super::arrivals::{data, receive};
 use super::pace::Pace;
 use super::report::Quantiles;
-use super::{CompareOptions, Measured, arrived};
+use super::{KafkaOptions, Measured, arrived};
 use crate::connection::{Connection, Transport};
 use crate::http::{HttpConn, post};
 use crate::verify::{Cluster, channels};
@@ -37,7 +37,7 @@ type Queue = Arc<Mutex<mpsc::UnboundedReceiver<u64>>>;
 
 /// From due to arrived, and from due to acked.
 pub(super) async fn measure(
-    options: &CompareOptions,
+    options: &KafkaOptions,
     cluster: &Cluster,
 ) -> anyhow::Result<(Quantiles, Quantiles)> {
     let prefix = format!("latency:{:08x}", rand::rng().random::<u32>());

@@ -21,7 +21,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::arrivals::{data, receive};
 use super::pace::Pace;
 use super::report::Quantiles;
-use super::{CompareOptions, Measured, arrived};
+use super::{KafkaOptions, Measured, arrived};
 
 /// How long the brokers may take for one answer.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Probe {
     }
 
     /// From due to arrived, and from due to acked.
-    pub(super) async fn measure(&self, options: &CompareOptions) -> anyhow::Result<(Quantiles, Quantiles)> {
+    pub(super) async fn measure(&self, options: &KafkaOptions) -> anyhow::Result<(Quantiles, Quantiles)> {
         let (acks, acked) = channel();
         let producer: Arc<ThreadedProducer<Acks>> =
             Arc::new(self.producer().create_with_context(Acks(acks))?);

@@ -1,0 +1,218 @@
+//! `loadtest compare` and `loadtest floor`.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tidegate_loadtest::clock::now_us;
+use tidegate_loadtest::compare::{self, CompareOptions, Scenario};
+use tidegate_loadtest::floor::FloorOptions;
+use tidegate_loadtest::verify::Cluster;
+
+/// What a delivery costs: a gateway beside a bare loop of write(), and beside nchan
+///
+/// The same load is put to each system in turn, --pairs times, every other time in reverse order; the same receivers count:
+///
+///   floor     loadtest floor: one thread, one ready-made frame, one write() per socket
+///
+///   tidegate  one gateway of the cluster; events are published to the routers' HTTP API
+///
+///   nchan     nginx with nchan, one worker, started here; left out, and said so, where it is not installed
+///
+/// The figure is deliveries per CPU-second: what receivers counted in the window, by the user and system time that the
+/// server's process used in it (of Tidegate: the gateway; routers and Kafka do not grow with sockets). It survives a noisy
+/// machine; latency, counted from when an event was meant to be sent, does less so: receivers and servers share the cores.
+///
+/// The gate: deliveries per CPU-second at least 0.95 times the floor's, and above it when saturated (median of the pairs'
+/// ratios), and nothing lost or twice.
+///
+/// Examples:
+///
+///   deploy/local/up --dir /tmp/tide
+///
+///   loadtest compare --cluster /tmp/tide/cluster.json
+///
+///   loadtest compare --cluster /tmp/tide/cluster.json --scenario saturated --gate --html /tmp/tide/saturated.html
+///
+///   loadtest compare --sockets 1000 --pairs 1 --seconds 5      without a cluster: what this machine can do at all
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct CompareArgs {
+    /// The cluster.json that deploy/local/up wrote; without it, only the others are measured.
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// The shape of the load.
+    #[arg(long, value_enum, default_value = "broadcast")]
+    scenario: Scenario,
+    /// Receivers; this process, and each server, must be allowed as many files.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sockets: u32,
+    /// Events a second, each to every socket; of no meaning when saturated.
+    #[arg(long, default_value_t = 8.0, value_parser = rate)]
+    rate: f64,
+    /// How long each measurement lasts.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Seconds before it that are not counted.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warm_up: u64,
+    /// How often each system is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pairs: u16,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(32..=32_768))]
+    bytes: u32,
+    /// Bytes of the floor's events, to see what the length of a frame costs [default: as --bytes].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(32..=32_768))]
+    floor_bytes: Option<u32>,
+    /// When saturated: events that are published and not with everybody yet.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    in_flight: u64,
+    /// Threads that receive; one reads more than one core can send.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    receiver_threads: u16,
+    /// Which gateway of the cluster [default: its first].
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    gateway: Option<String>,
+    /// Leave nchan out.
+    #[arg(long)]
+    without_nchan: bool,
+    /// Exit code 1 when the gate is missed.
+    #[arg(long, requires = "cluster")]
+    gate: bool,
+    /// Where all figures go, those of each pair too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the report goes, with plots: one file that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// The least that a broadcast can cost: one thread, one ready-made frame, one write() per socket
+///
+/// Prints where it listens, waits until --sockets clients have asked for a WebSocket (of any path), then sends, then prints
+/// how many broadcasts that were, and ends. An event's data is ~, 16 digits of microseconds of CLOCK_MONOTONIC (when it was
+/// due), 8 digits of its number, and padding.
+///
+/// Examples:
+///
+///   loadtest floor --sockets 1 --rate 2 & curl -N -H 'Upgrade: websocket' -H 'Connection: Upgrade' 127.0.0.1:8090
+///
+///   loadtest floor --sockets 5000 --saturated --seconds 10
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct FloorArgs {
+    /// Where to listen; port 0 for a free one.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// It begins when so many are there.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sockets: u32,
+    /// Broadcasts a second.
+    #[arg(long, default_value_t = 8.0, value_parser = rate)]
+    rate: f64,
+    /// As many as fit instead.
+    #[arg(long, conflicts_with = "rate")]
+    saturated: bool,
+    /// For how long.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_660))]
+    seconds: u64,
+    /// Bytes of an event's data.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(32..=32_768))]
+    bytes: u32,
+    /// When to begin once all sockets are there.
+    #[arg(long, value_enum, default_value = "at-once")]
+    begin: Begin,
+    /// A fault to be noticed: leave out this write.
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    plant_drop: Option<u64>,
+}
+
+/// When the floor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Begin {
+    /// At once.
+    AtOnce,
+    /// When standard input says: microseconds of CLOCK_MONOTONIC, on a line; and end when it is closed.
+    Stdin,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
+    if (0.01..=20_000.0).contains(&rate) { Ok(rate) } else { Err("a rate is from 0.01 to 20000".to_owned()) }
+}
+
+pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
+    let cluster = args.cluster.as_deref().map(Cluster::read).transpose()?;
+    let options = CompareOptions {
+        scenario: args.scenario,
+        sockets: args.sockets as usize,
+        rate: args.rate,
+        seconds: args.seconds,
+        warm_seconds: args.warm_up,
+        pairs: args.pairs.into(),
+        bytes: args.bytes as usize,
+        floor_bytes: args.floor_bytes.map(|bytes| bytes as usize),
+        in_flight: args.in_flight,
+        receiver_threads: args.receiver_threads.into(),
+        gateway: args.gateway,
+        loadtest: std::env::current_exe().context("which program this is")?,
+        planted_drop: None,
+    };
+    let report = compare::compare(&options, cluster.as_ref(), !args.without_nchan, show).await?;
+    println!("{report}");
+    if let Some(path) = &args.json {
+        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
+    }
+    if let Some(path) = &args.html {
+        write_to(path, compare::html(&report).as_bytes())?;
+    }
+    let missed = report.gate.as_ref().is_none_or(|gate| !gate.passed);
+    Ok(if args.gate && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Lines that end stay. Others are how things stand: on a terminal each takes the place of the one before.
+fn show(line: &str) {
+    let mut stderr = std::io::stderr();
+    let is_lasting = line.ends_with('\n');
+    let _nobody_may_look = match (stderr.is_terminal(), is_lasting) {
+        (true, _) => write!(stderr, "\r\x1b[K{line}"),
+        (false, true) => write!(stderr, "{line}"),
+        (false, false) => Ok(()),
+    };
+}
+
+fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub(super) fn floor(args: &FloorArgs) -> anyhow::Result<ExitCode> {
+    let options = FloorOptions {
+        listen: args.listen,
+        sockets: args.sockets as usize,
+        rate: (!args.saturated).then_some(args.rate),
+        seconds: args.seconds,
+        bytes: args.bytes as usize,
+        planted_drop: args.plant_drop,
+    };
+    let listening = |address| Ok(writeln!(std::io::stdout(), "listening {address}")?);
+    let begin = || match args.begin {
+        Begin::AtOnce => Ok(now_us()),
+        Begin::Stdin => {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line)?;
+            line.trim().parse().context("standard input must say when to begin, in microseconds")
+        }
+    };
+    let sent = tidegate_loadtest::floor::floor(&options, listening, begin, |sent| {
+        println!("sent {}", serde_json::to_string(&sent)?);
+        if args.begin == Begin::Stdin {
+            std::io::stdin().read_to_end(&mut Vec::new())?;
+        }
+        Ok(())
+    });
+    sent.map(|()| ExitCode::SUCCESS)
+}
