@@ -97,6 +97,8 @@ pub(crate) struct State {
     drain: Option<Drain>,
     /// How many revocations have been applied here.
     revocations_applied: u64,
+    /// Some namespace's events may be left out for slow clients.
+    may_leave_out: bool,
 }
 
 /// A drain under way: close evenly until `end_tick`.
@@ -137,6 +139,7 @@ impl Shard {
                 to_node,
                 drain: None,
                 revocations_applied: 0,
+                may_leave_out: !shared.config.slow_consumers.all_disconnect(),
                 shared: Arc::clone(&shared),
             }),
             shared,
@@ -291,10 +294,21 @@ impl State {
 
     /// Notes what a send did, and ends the connection if its socket is broken.
     fn account(&mut self, idx: ConnIdx, before: usize, after: usize, sent: std::io::Result<usize>) {
-        self.shared.metrics.outbox_bytes.add(after as i64 - before as i64);
+        let written = self.note_sent(idx, before, after, sent);
+        self.shared.metrics.bytes_out.inc_by(written);
+    }
+
+    /// As [`State::account`], but for the count of bytes, which the caller adds up: shards share it.
+    fn note_sent(&mut self, idx: ConnIdx, before: usize, after: usize, sent: std::io::Result<usize>) -> u64 {
+        if before != after {
+            self.shared.metrics.outbox_bytes.add(after as i64 - before as i64);
+        }
         match sent {
-            Ok(written) => self.shared.metrics.bytes_out.inc_by(written as u64),
-            Err(_) => self.remove(idx, "write_error"),
+            Ok(written) => written as u64,
+            Err(_) => {
+                self.remove(idx, "write_error");
+                0
+            }
         }
     }
 

@@ -173,13 +173,18 @@ impl State {
         if pending.windows(2).any(|pair| pair[0].0 > pair[1].0) {
             pending.sort_by_key(|(idx, _)| *idx); // Stable: each socket's frames keep their order.
         }
+        let tick = self.tick_now();
         let mut cursors: Vec<(SetIdx, String)> = Vec::new();
         let mut rest = pending.as_slice();
+        let mut written = 0;
         while let Some((idx, _)) = rest.first() {
             let len = rest.iter().take_while(|(other, _)| other == idx).count();
             let (group, others) = rest.split_at(len);
-            self.flush_group(*idx, group, &mut cursors);
+            written += self.flush_group(*idx, group, tick, &mut cursors);
             rest = others;
+        }
+        if written > 0 {
+            self.shared.metrics.bytes_out.inc_by(written);
         }
         pending.clear();
         if self.pending.is_empty() {
@@ -189,15 +194,21 @@ impl State {
         }
     }
 
-    fn flush_group(&mut self, idx: ConnIdx, group: &[(ConnIdx, Out)], cursors: &mut Vec<(SetIdx, String)>) {
+    /// Sends one socket what it is owed; says how many bytes it took.
+    fn flush_group(
+        &mut self,
+        idx: ConnIdx,
+        group: &[(ConnIdx, Out)],
+        tick: u32,
+        cursors: &mut Vec<(SetIdx, String)>,
+    ) -> u64 {
         let Some(conn) = self.conns.get(idx as usize).filter(|conn| conn.phase == Phase::Open) else {
-            return;
+            return 0;
         };
         let Mode::Stream(framing) = conn.mode else {
             self.poll_may_be_ready(idx);
-            return;
+            return 0;
         };
-        let tick = self.tick_now();
         let ends_in_event = matches!(group.last(), Some((_, Out::Event(..))));
         let cursor = if ends_in_event { self.cursor_for_flush(idx, tick, cursors) } else { None };
         let sent = match group {
@@ -232,12 +243,16 @@ impl State {
             }
         };
         let (before, after, result) = sent;
-        self.account(idx, before, after, result);
+        let written = self.note_sent(idx, before, after, result);
+        if after == 0 {
+            return written;
+        }
         if after > self.shared.outbox_bytes_limit() {
             self.close(idx, &Problem::new(ErrorKind::SlowConsumer, "outbox is full"));
-        } else if after > 0 {
+        } else {
             self.arm(idx, ticks(self.shared.config.outbox_age_limit.as_millis() as u64));
         }
+        written
     }
 
     /// The cursor for the last event of a flush; a long one at most once a second.

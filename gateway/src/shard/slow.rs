@@ -25,8 +25,7 @@ impl State {
 
     /// Whether what is sent to this connection goes behind what waits already, each event by itself.
     pub(super) fn is_queueing(&self, idx: ConnIdx) -> bool {
-        !self.shared.config.slow_consumers.all_disconnect()
-            && self.conns.get(idx as usize).is_some_and(|conn| conn.outbox.is_some())
+        self.may_leave_out && self.conns.get(idx as usize).is_some_and(|conn| conn.outbox.is_some())
     }
 
     /// Adds a group to what waits for a slow socket. Says what waited before and after, as a send does.
