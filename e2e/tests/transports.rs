@@ -231,7 +231,8 @@ async fn many_polls_share_one_connection() {
     for n in 0..50 {
         let wait = if n % 2 == 0 { "&wait=10s" } else { "" };
         if !cursor.is_empty() {
-            server.publish(json!({"channel": "a", "data": n})).await;
+            // With a key: answered once the event can be read.
+            server.publish(json!({"channel": "a", "data": n, "idempotency_key": n.to_string()})).await;
         }
         let wait = if cursor.is_empty() { "" } else { wait };
         let path = format!("/v1/events?channel=a&cursor={cursor}{wait}");

@@ -45,6 +45,12 @@ impl Sockets {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a stream of a socket that has its own permit: a connection more, and of its address no more.
+    pub(crate) fn permit_stream(self: &Arc<Self>) -> Permit {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Permit { sockets: Arc::clone(self), address: None }
+    }
+
     /// Counts one more socket; the permit counts it off again. `None`: not even an answer, its address has too many.
     pub(crate) fn permit(self: &Arc<Self>, address: IpAddr) -> Option<(Permit, Entry)> {
         let (mut counted, mut entry) = (None, Entry::Open);

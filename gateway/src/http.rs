@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the public port, until a request turns out to be a stream. The one module that names hyper.
+//! HTTP on the public port, until a request turns out to be a stream. The one module that names hyper. HTTP/2, where a
+//! socket is never taken, is in [`h2`]; the rest of this text is about HTTP/1.1.
 //!
 //! hyper parses and answers; nothing else. When a handler decides that a request is a stream or a poll, it leaves a
 //! [`Takeover`] and never answers: nothing of that answer has been written, so [`serve`] takes the socket and the bytes
@@ -6,17 +7,22 @@
 //! taken while hyper has no earlier answer left to write.
 
 mod answer;
+pub(crate) mod h2;
 mod io;
+mod pipe;
 mod route;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,7 +33,10 @@ use tokio::sync::watch;
 use crate::admission::{Entry, Permit};
 use crate::shard::Shard;
 use crate::socket::ClientSocket;
+use answer::Answer;
 use io::TakeableIo;
+pub(crate) use pipe::H2Stream;
+use route::Outcome;
 
 /// Time in which an answer must have been taken by its socket.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +58,7 @@ pub(crate) async fn serve(
     let io = TokioIo::new(TakeableIo::new(stream, already_read, Rc::clone(&write_pending)));
     let service = service_fn({
         let (shard, slot) = (Rc::clone(&shard), Rc::clone(&slot));
-        move |request| route::handle(Rc::clone(&shard), Rc::clone(&slot), entry, request)
+        move |request| handle(Rc::clone(&shard), Rc::clone(&slot), entry, request)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -83,6 +92,22 @@ pub(crate) async fn serve(
     drop((parts.service, unread));
     if let Some(takeover) = slot.borrow_mut().take() {
         shard.adopt(stream, permit, takeover, leftover);
+    }
+}
+
+/// Answers a request, or leaves a takeover and never answers.
+async fn handle(
+    shard: Rc<Shard>,
+    slot: TakeoverSlot,
+    entry: Entry,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    match route::handle(shard, entry, request).await {
+        Outcome::Answer(answer) => Ok(answer),
+        Outcome::Takeover(takeover) => {
+            *slot.borrow_mut() = Some(*takeover);
+            pending().await
+        }
     }
 }
 

@@ -109,6 +109,8 @@ struct Drain {
 
 /// Questions answered in a row before others have their turn.
 const ASKS_IN_A_ROW: usize = 63;
+/// Items of several batches that are delivered together, as far as they wait.
+const ITEMS_AT_ONCE: usize = 32;
 /// Bytes read from a socket at once; one buffer per shard.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -196,7 +198,13 @@ impl Shard {
                 },
             }
             if held.is_some() && self.state.borrow_mut().may_deliver() {
-                self.state.borrow_mut().deliver(held.take().unwrap_or_default());
+                let mut items = held.take().unwrap_or_default();
+                // What has come meanwhile leaves with it: one send for each socket.
+                while let Some(more) = (items.len() < ITEMS_AT_ONCE).then(|| inbox.try_recv().ok()).flatten()
+                {
+                    items.extend(more);
+                }
+                self.state.borrow_mut().deliver(items);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A client's socket: TCP, or TLS over it. What HTTP and the shard do with one is the same for both: try now, and wait
+//! A client's socket: TCP, or TLS over it, or one stream of an HTTP/2 socket. What HTTP and the shard do with one is the same for both: try now, and wait
 //! for readiness. Plain sockets pay one branch for it.
 
 use std::io;
@@ -10,6 +10,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http::H2Stream;
 use crate::tls::TlsSocket;
 
 /// See the module.
@@ -17,6 +18,8 @@ use crate::tls::TlsSocket;
 pub(crate) enum ClientSocket {
     Plain(TcpStream),
     Tls(Box<TlsSocket>),
+    /// One stream of an HTTP/2 socket, which stays with hyper.
+    H2(H2Stream),
 }
 
 impl ClientSocket {
@@ -28,6 +31,7 @@ impl ClientSocket {
         match self {
             Self::Plain(tcp) => tcp.try_read(buffer),
             Self::Tls(tls) => tls.try_read(buffer),
+            Self::H2(stream) => stream.try_read(),
         }
     }
 
@@ -39,6 +43,7 @@ impl ClientSocket {
         match self {
             Self::Plain(tcp) => tcp.try_write(bytes),
             Self::Tls(tls) => tls.try_write(bytes),
+            Self::H2(stream) => stream.try_write_vectored(&[io::IoSlice::new(bytes)]),
         }
     }
 
@@ -50,13 +55,14 @@ impl ClientSocket {
         match self {
             Self::Plain(tcp) => tcp.try_write_vectored(slices),
             Self::Tls(tls) => tls.try_write_vectored(slices),
+            Self::H2(stream) => stream.try_write_vectored(slices),
         }
     }
 
     /// Whether bytes that it has taken still wait here for TCP: a further write, also of nothing, sends them on.
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::H2(_) => false,
             Self::Tls(tls) => tls.has_unsent(),
         }
     }
@@ -65,28 +71,35 @@ impl ClientSocket {
         match self {
             Self::Plain(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) => tls.poll_read_ready(cx),
+            Self::H2(stream) => stream.poll_read_ready(cx),
         }
     }
 
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp().poll_write_ready(cx)
+        match self {
+            Self::Plain(tcp) => tcp.poll_write_ready(cx),
+            Self::Tls(tls) => tls.tcp().poll_write_ready(cx),
+            Self::H2(stream) => stream.poll_write_ready(cx),
+        }
     }
 
     /// Ends our side, with TLS' own end before it. To be called again while [`ClientSocket::has_unsent`].
     pub(crate) fn shutdown_write(&mut self) {
-        if let Self::Tls(tls) = self
-            && (tls.say_end().is_err() || tls.has_unsent())
-        {
-            return;
-        }
-        let _ = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => {
+                if tls.say_end().is_err() || tls.has_unsent() {
+                    return;
+                }
+                tls.tcp()
+            }
+            Self::H2(stream) => return stream.end(),
+        };
+        let _ = SockRef::from(tcp).shutdown(Shutdown::Write);
     }
 
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.tcp(),
-        }
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self, Self::H2(_))
     }
 }
 
@@ -109,6 +122,7 @@ impl AsyncRead for ClientSocket {
                     }
                 }
             },
+            Self::H2(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())), // HTTP has it already.
         }
     }
 }
@@ -133,6 +147,7 @@ impl AsyncWrite for ClientSocket {
                     written => return Poll::Ready(written),
                 }
             },
+            Self::H2(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
@@ -144,6 +159,7 @@ impl AsyncWrite for ClientSocket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => tls.poll_flush(cx),
+            Self::H2(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -154,6 +170,10 @@ impl AsyncWrite for ClientSocket {
                 tls.say_end()?;
                 ready!(tls.poll_flush(cx))?;
                 let _ = SockRef::from(tls.tcp()).shutdown(Shutdown::Write);
+                Poll::Ready(Ok(()))
+            }
+            Self::H2(stream) => {
+                stream.end();
                 Poll::Ready(Ok(()))
             }
         }

@@ -35,6 +35,8 @@ use reload::Current;
 pub(crate) use reload::ReloadTask;
 pub(crate) use socket::TlsSocket;
 
+/// The name of HTTP/2 in a handshake. Preferred: a browser opens at most six sockets to a host otherwise.
+const H2: &[u8] = b"h2";
 /// What a client hears that speaks HTTP to this port: it cannot read an alert.
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n\
     content-length: 96\r\nconnection: close\r\n\r\n\
@@ -79,7 +81,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as _);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         // Who comes back within hours shows a ticket and costs no signature; this side keeps nothing for it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -122,9 +124,14 @@ pub(crate) async fn serve(
     };
     tls.metrics.handshakes.with_label_values(&[shaken.as_ref().err().unwrap_or(&"ok")]).inc();
     let Ok(socket) = shaken else { return };
-    debug_assert!(socket.alpn().is_none_or(|protocol| protocol == b"http/1.1"));
+    let is_h2 = socket.alpn() == Some(H2);
     let socket = ClientSocket::Tls(Box::new(socket));
-    http::serve(shard, socket, permit, Bytes::new(), entry, accepting).await;
+    if is_h2 {
+        // On the heap: a socket that speaks HTTP/1.1 leaves this function early and must not pay for it.
+        Box::pin(http::h2::serve(shard, socket, permit, entry, accepting)).await;
+    } else {
+        http::serve(shard, socket, permit, Bytes::new(), entry, accepting).await;
+    }
 }
 
 /// Why a handshake failed, as the metric's label.

@@ -1,7 +1,5 @@
 //! The paths of the public port.
 
-use std::convert::Infallible;
-use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +14,6 @@ use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::object;
 use tidegate_wire::ws::handshake::{self, HandshakeError};
 
-use super::TakeoverSlot;
 use super::answer::{self, Answer};
 use crate::admission::Entry;
 use crate::auth::Identity;
@@ -33,21 +30,23 @@ const RETRY_MS: u64 = 2_000;
 const PAGE: &[u8] = include_bytes!("../../web/index.html");
 const CLIENT: &[u8] = include_bytes!("../../web/tidegate.js");
 
-/// Answers a request, or leaves a takeover and never answers.
-pub(super) async fn handle(
-    shard: Rc<Shard>,
-    slot: TakeoverSlot,
-    entry: Entry,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+/// What becomes of a request.
+pub(super) enum Outcome {
+    Answer(Answer),
+    /// It is the shard's to answer.
+    Takeover(Box<Takeover>),
+}
+
+/// Answers a request, or says that the shard is to.
+pub(super) async fn handle(shard: Rc<Shard>, entry: Entry, request: Request<Incoming>) -> Outcome {
     let (parts, body) = request.into_parts();
     let shared = &shard.shared;
     let origin = match origin::check(&parts.headers, &shared.config.allowed_origins) {
         Ok(origin) => origin,
-        Err(refusal) => return Ok(answer::problem(shared, &refusal, &None)),
+        Err(refusal) => return Outcome::Answer(answer::problem(shared, &refusal, &None)),
     };
     if let Err(refusal) = origin::check_host(&parts.headers, &shared.config) {
-        return Ok(answer::problem(shared, &refusal, &origin));
+        return Outcome::Answer(answer::problem(shared, &refusal, &origin));
     }
     let answer = match (parts.uri.path(), &parts.method) {
         // What follows such a head may be a body or a request: a proxy and we might not agree which.
@@ -57,10 +56,7 @@ pub(super) async fn handle(
             answer::with_headers(answer::problem(shared, &refusal, &origin), close)
         }
         ("/v1/events", &Method::GET) => match events(shared, &parts, entry, &origin) {
-            Ok(takeover) => {
-                *slot.borrow_mut() = Some(*takeover);
-                pending().await
-            }
+            Ok(takeover) => return Outcome::Takeover(takeover),
             Err(answer) => *answer,
         },
         ("/v1/messages", &Method::POST) => messages(shared, &parts, body, &origin).await,
@@ -80,7 +76,7 @@ pub(super) async fn handle(
             answer::problem(shared, &refusal, &origin)
         }
     };
-    Ok(answer)
+    Outcome::Answer(answer)
 }
 
 fn preflight(origin: &AllowedOrigin) -> Answer {

@@ -13,6 +13,9 @@ use super::table::{ChannelIdx, ConnIdx, SetIdx, Table};
 use super::{Out, State};
 use crate::clock::{ticks, unix_ms};
 
+/// Entries for which a shard keeps room between flushes.
+const PENDING_KEPT: usize = 16 * 1024;
+
 /// One shared frame per framing, made when the first member needs it.
 #[derive(Default)]
 pub(super) struct Frames([Option<Bytes>; 5]);
@@ -188,6 +191,7 @@ impl State {
         }
         pending.clear();
         if self.pending.is_empty() {
+            pending.shrink_to(PENDING_KEPT);
             self.pending = pending; // Keeps the allocation.
         } else {
             self.flush_pending();

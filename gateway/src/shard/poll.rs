@@ -17,6 +17,7 @@ use super::conn::{Mode, Poll, Progress};
 use super::item::SharedEvent;
 use super::table::{ChannelIdx, ConnIdx};
 use crate::http::answer_and_go_on;
+use crate::socket::ClientSocket;
 
 impl State {
     fn poll(&mut self, idx: ConnIdx) -> Option<&mut Poll> {
@@ -94,7 +95,15 @@ impl State {
         let Some(conn) = self.take(idx, "answered") else { return };
         debug_assert_eq!(conn.mode, Mode::Poll);
         let keep_alive = poll.keep_alive && !self.shared.is_refusing();
-        let response = response(&poll, &cursor, &told, keep_alive);
+        let (status, headers, body) = answer_parts(&poll, &cursor, &told);
+        if let ClientSocket::H2(stream) = conn.stream {
+            self.shared.metrics.bytes_out.inc_by(body.len() as u64);
+            let mut response = http::Response::new(body.into());
+            *response.status_mut() = status;
+            response.headers_mut().extend(headers);
+            return stream.answer(response);
+        }
+        let response = http1::full_response(status, &headers, &body, keep_alive);
         self.shared.metrics.bytes_out.inc_by(response.len() as u64);
         if let Some(shard) = self.shard.upgrade() {
             let again = keep_alive.then(|| Bytes::from(poll.leftover));
@@ -104,7 +113,11 @@ impl State {
 }
 
 /// 200 with the answer, or 304 for a poll that does not wait and whose tag is still right.
-fn response(poll: &Poll, cursor: &str, told: &Told, keep_alive: bool) -> Vec<u8> {
+fn answer_parts(
+    poll: &Poll,
+    cursor: &str,
+    told: &Told,
+) -> (StatusCode, Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
     let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
         (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -119,9 +132,9 @@ fn response(poll: &Poll, cursor: &str, told: &Told, keep_alive: bool) -> Vec<u8>
         && told.lost.is_empty()
         && poll.if_none_match.as_deref() == Some(cursor);
     if is_unchanged {
-        return http1::full_response(StatusCode::NOT_MODIFIED, &headers, b"", keep_alive);
+        return (StatusCode::NOT_MODIFIED, headers, Vec::new());
     }
     headers.push((CONTENT_TYPE, JSON));
     let body = object::poll_answer(poll.events.iter().map(|event| event.body().as_ref()), cursor, told);
-    http1::full_response(StatusCode::OK, &headers, &body, keep_alive)
+    (StatusCode::OK, headers, body)
 }

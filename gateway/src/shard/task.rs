@@ -96,7 +96,8 @@ impl State {
         let is_revoked = self.shared.control.is_revoked(&identity);
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let is_chunked = !request.http_10;
+        let is_h2 = stream.is_h2();
+        let is_chunked = !request.http_10 && !is_h2;
         let mode = match request.transport {
             Transport::WebSocket => Mode::Stream(Framing::WebSocket),
             Transport::Sse => Mode::Stream(Framing::Sse { chunked: is_chunked }),
@@ -142,8 +143,14 @@ impl State {
         if mode == Mode::Poll {
             self.begin_poll(idx, &request, headers, leftover);
         } else {
-            let head =
-                head(mode, &request, ws_head, &headers, self.shared.config.sse_retry.as_millis() as u64);
+            let head = head(
+                mode,
+                is_h2,
+                &request,
+                ws_head,
+                &headers,
+                self.shared.config.sse_retry.as_millis() as u64,
+            );
             self.send_now(idx, &head);
             self.take_input(idx, generation, leftover);
         }
@@ -318,6 +325,7 @@ fn followed(request: &EventsRequest, identity: &Identity, everyone: &Channel) ->
 /// The first bytes of a stream's answer.
 fn head(
     mode: Mode,
+    is_h2: bool,
     request: &EventsRequest,
     ws_head: Option<Vec<u8>>,
     headers: &[(HeaderName, HeaderValue)],
@@ -326,6 +334,9 @@ fn head(
     let Mode::Stream(framing) = mode else { return Vec::new() };
     let content_type = if let Framing::Sse { .. } = framing { EVENT_STREAM } else { NDJSON };
     let mut head = ws_head.unwrap_or_else(|| {
+        if is_h2 {
+            return Vec::new(); // hyper writes it.
+        }
         StreamHead { http_10: request.http_10, content_type, extra: headers, keep_alive: false }.encode()
     });
     object::frame_retry(framing, retry_ms, &mut head);

@@ -1,6 +1,7 @@
 //! A gateway and a real router, in one test process.
 
 mod control;
+mod h2;
 mod harness;
 mod network;
 mod overload;

@@ -123,8 +123,13 @@ impl DevArgs {
         let mut own = Vec::new();
         if self.tls {
             let sources = self.serve.config.sources(Profile::Dev)?;
-            let data_dir = config::load(&sources)?.config.data_dir;
-            let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+            let config = config::load(&sources)?.config;
+            let data_dir = std::path::absolute(&config.data_dir).unwrap_or(config.data_dir);
+            // This machine's pages are https now, the demonstration page among them; what the user said stays.
+            if config.gateway.allowed_origins == ["http://localhost:*", "http://127.0.0.1:*"] {
+                let value = "https://localhost:*, https://127.0.0.1:*".to_owned();
+                own.push(Flag { name: "--tls".into(), key: "cors.allowed_origins".into(), value });
+            }
             let files = self_signed::files(&data_dir, &sources.host).map_err(Failure::refused)?;
             for (key, path) in [("tls.cert_file", files.cert), ("tls.key_file", files.key)] {
                 let value = path.to_str().ok_or_else(|| Failure::usage("--data-dir: not UTF-8"))?.to_owned();

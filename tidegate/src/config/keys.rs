@@ -164,7 +164,7 @@ settings! {
         /// Origins of web pages that may connect: `scheme://host[:port]`, where `:*` is any port. Where no token is
         /// needed, this server answers only to their hosts, to addresses and to `localhost`: no page can read events
         /// by giving this server a name of its own.
-        allowed_origins: Vec<String> = "[]", dev r#"["http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*"]"#;
+        allowed_origins: Vec<String> = "[]", dev r#"["http://localhost:*", "http://127.0.0.1:*"]"#;
     }
     /// What is kept for those who come back, per channel. A namespace may differ: see `[namespaces.<name>]`.
     history: History {
