@@ -64,7 +64,7 @@ impl Ladder {
 
     /// Takes a reading; says whether anything changed.
     fn read(&self, used: u64, limit: u64) -> bool {
-        let percent = if limit == 0 { 0 } else { used.saturating_mul(100) / limit };
+        let percent = used.saturating_mul(100).checked_div(limit).unwrap_or(0);
         let before = self.0.load(Ordering::Relaxed);
         let in_force = Rung::ALL.into_iter().filter(|rung| {
             let slack = if self.is_at(*rung) { SLACK_PERCENT } else { 0 };

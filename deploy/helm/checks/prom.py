@@ -259,7 +259,7 @@ def notice_planted(rendering, tally):
         tally.ok(own.failed, f"{what} went unnoticed")
 
     noticed("a misspelt metric", lambda own: check_names([("planted", "rate(tidegate_gateway_deliveris_total[5m])")], set(), own))
-    noticed("a label's value that never is", lambda own: check_labels([("planted", 'a{reason=~"internal|slow_consumers"}')], own))
+    noticed("a label's value that never is", lambda own: check_labels([("planted", 'a{reason=~"internal|slow_konsumer"}')], own))
     noticed("a metric of a test", lambda own: check_names([("planted", "tidegate_gateway_connection")], set(), own))
     noticed("a recording that is not made", lambda own: check_names([("planted", "slo:tidegate_publish:error_ratio_rate9m")], set(RECORDED), own))
     noticed("a broken query", lambda own: check_expressions([("fine", "up"), ("planted", "sum by (pod (up)")], own))
