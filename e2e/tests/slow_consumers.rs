@@ -165,6 +165,7 @@ async fn an_address_has_so_many_sockets_and_gets_them_back() {
     let path = "/v1/events?channel=a";
     let refusal = get(server.public(), path, &[]).await;
     assert_eq!((refusal.status(), refusal.problem().as_str()), (429, "rate_limited"));
+    assert_eq!(refusal.header("connection"), Some("close"), "the next socket may be let in");
     // Sockets without end are not even answered.
     let mut silent = Vec::new();
     for _ in 0..40 {

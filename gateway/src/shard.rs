@@ -99,6 +99,8 @@ pub(crate) struct State {
     revocations_applied: u64,
     /// Some namespace's events may be left out for slow clients.
     may_leave_out: bool,
+    /// When slow clients are looked for again, at the last rung of the overload ladder.
+    shed_tick: u32,
 }
 
 /// A drain under way: close evenly until `end_tick`.
@@ -142,6 +144,7 @@ impl Shard {
                 drain: None,
                 revocations_applied: 0,
                 may_leave_out: !shared.config.slow_consumers.all_disconnect(),
+                shed_tick: 0,
                 shared: Arc::clone(&shared),
             }),
             shared,

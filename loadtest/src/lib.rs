@@ -17,6 +17,7 @@ mod http;
 pub mod judge;
 pub mod latency;
 mod mark;
+mod median;
 mod memory;
 pub mod verify;
 

@@ -106,7 +106,14 @@ pub(crate) async fn serve(
             is_ending = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx).map(|_| ())
+        let mut polled = connection.as_mut().poll(cx);
+        // A socket that was refused at the door goes once it has been told: the next one may be let in.
+        if polled.is_pending() && !is_ending && entry != Entry::Open && begun.get() {
+            is_ending = true;
+            connection.as_mut().graceful_shutdown();
+            polled = connection.as_mut().poll(cx);
+        }
+        polled.map(|_| ())
     })
     .await;
     drop(permit);

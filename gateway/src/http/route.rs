@@ -107,7 +107,10 @@ fn events(
         None
     };
     let refuse = |refusal: &Problem| Box::new(answer::refuse_events(shared, refusal, transport, origin));
-    admit_socket(shared, entry).map_err(|refusal| refuse(&refusal))?;
+    // What was said of a socket at the door stays: the next one may be let in.
+    let close = || vec![(CONNECTION, HeaderValue::from_static("close"))];
+    admit_socket(shared, entry)
+        .map_err(|refusal| Box::new(answer::with_headers(*refuse(&refusal), close())))?;
     let identity = identify(shared, parts).map_err(|refusal| refuse(&refusal))?;
     let request =
         request::parse(parts, transport, shared.config.channels_limit).map_err(|refusal| refuse(&refusal))?;

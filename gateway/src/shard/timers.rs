@@ -218,9 +218,10 @@ impl State {
 
     /// At the last rung of the overload ladder: whoever has not read for a second goes, to come back elsewhere.
     fn shed_slow(&mut self, now: u32) {
-        if !now.is_multiple_of(ticks(SHED_AGE_MS)) || !self.shared.ladder.is_at(Rung::ShedSlow) {
+        if now < self.shed_tick || !self.shared.ladder.is_at(Rung::ShedSlow) {
             return;
         }
+        self.shed_tick = now + ticks(SHED_AGE_MS); // Not by the tick's number: a busy shard leaves ticks out.
         let tick_limit = now.saturating_sub(ticks(SHED_AGE_MS));
         let is_slow =
             |conn: &Conn| conn.outbox.as_ref().is_some_and(|outbox| outbox.since_tick() <= tick_limit);

@@ -6,8 +6,6 @@ use ::h2::client::SendRequest;
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
 use http::{Request, Response};
-use tidegate_router::Api;
-use tidegate_router::publish::{Data, PublishRequest, Target};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls;
 
@@ -50,16 +48,7 @@ async fn read_until(body: &mut RecvStream, text: &str) -> String {
 }
 
 async fn publish(secure: &Secure, data: String) {
-    let request = PublishRequest {
-        targets: vec![Target::Channel("a".into())],
-        event: None,
-        data: Data::Json(Bytes::from(data)),
-        idempotency_key: None,
-        ttl_ms: None,
-        ephemeral: false,
-        trace: None,
-    };
-    secure.process.router.publish(Api::Local, request).await.expect("accepted");
+    secure.process.publish_json(data).await;
 }
 
 fn connections(secure: &Secure, transport: &str) -> f64 {
@@ -205,5 +194,35 @@ async fn sockets_without_a_use_are_closed() {
     }
     eventually("nothing of it is left", || secure.gateway.connections() == 0).await;
     let _ = tokio::time::timeout(PATIENCE, running).await.expect("closed");
+    secure.stop().await;
+}
+
+/// A socket that came when there was no room is told so and goes, so that the next one may be let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_found_no_room_does_not_stay() {
+    let secure = Secure::start(|config| config.admission.address_limit = 1).await;
+    let (first, first_running) = socket(&secure).await;
+    let mut body = get(&first, &secure, "/v1/events?channel=a", "text/event-stream").await.into_body();
+    read_until(&mut body, "\"type\":\"state\"").await;
+    let (second, second_running) = socket(&secure).await;
+    let refused = get(&second, &secure, "/v1/events?channel=a", "application/json").await;
+    assert_eq!(refused.status(), 429);
+    drop(refused);
+    tokio::time::timeout(PATIENCE, second_running)
+        .await
+        .expect("it goes")
+        .expect("joined")
+        .expect("in good order");
+    drop((second, body, first));
+    tokio::time::timeout(PATIENCE, first_running)
+        .await
+        .expect("it goes")
+        .expect("joined")
+        .expect("in good order");
+    eventually("nobody is left", || secure.gateway.connections() == 0).await;
+    let (third, _running) = socket(&secure).await;
+    let answer = get(&third, &secure, "/v1/events?channel=a", "application/json").await;
+    assert_eq!(answer.status(), 200);
+    drop((answer, third));
     secure.stop().await;
 }

@@ -92,7 +92,8 @@ impl RouterProcess {
         self.publish_json(format!("\"{number} {}\"", "x".repeat(32 * 1024))).await;
     }
 
-    async fn publish_json(&self, data: String) {
+    /// Any JSON, on the channel `a`.
+    pub(crate) async fn publish_json(&self, data: String) {
         let request = PublishRequest {
             targets: vec![Target::Channel("a".into())],
             event: None,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::measure::Measurement;
 use super::system::System;
 use super::{CompareOptions, Pair, Scenario};
+use crate::median::median;
 
 /// At a steady rate nothing can be saved: as little as the floor takes, and a twentieth for all that the floor does not do.
 const STEADY_LIMIT: f64 = 0.95;
@@ -75,17 +76,6 @@ pub struct Gate {
     pub wrong: u64,
     /// The limit is reached, and nothing is wrong.
     pub passed: bool,
-}
-
-/// The middle, or the mean of the two in the middle.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let (upper, lower) = (values.len() / 2, values.len().saturating_sub(1) / 2);
-    match (values.get(lower), values.get(upper)) {
-        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
-        _ => 0.0,
-    }
 }
 
 impl Pair {
@@ -266,10 +256,5 @@ pub(super) mod tests {
         let report = Report::new(CompareOptions::default(), pairs, Some("no nchan".to_owned()));
         assert!(!stands(&report), "{report}");
         assert!(report.to_string().contains("not compared: no nchan"), "{report}");
-    }
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!([median([9.0, 1.0, 2.0]), median([1.0, 4.0]), median([])], [2.0, 2.5, 0.0]);
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::KafkaOptions;
 use crate::latency::Latencies;
+use crate::median::median;
 
 /// What Tidegate may add to the floor's median.
 const P50_GOAL_MS: f64 = 1.5;
@@ -74,17 +75,6 @@ impl Quantiles {
             p99_ms: median(all.clone().map(|one| one.p99_ms)),
             max_ms: median(all.map(|one| one.max_ms)),
         }
-    }
-}
-
-/// The middle, or the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let (upper, lower) = (values.len() / 2, values.len().saturating_sub(1) / 2);
-    match (values.get(lower), values.get(upper)) {
-        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
-        _ => 0.0,
     }
 }
 
@@ -157,11 +147,6 @@ mod tests {
         let latencies = (1..=1_000).rev().map(Duration::from_millis).collect();
         assert_eq!(Quantiles::of(latencies), of(501.0, 991.0, 1_000.0));
         assert_eq!(Quantiles::of(vec![Duration::from_millis(3)]), of(3.0, 3.0, 3.0));
-    }
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!([median([9.0, 1.0, 2.0].into_iter()), median([1.0, 4.0].into_iter())], [2.0, 2.5]);
     }
 
     /// The machine was slow in the second round, for both: differences are taken within a round, then their median.
