@@ -26,6 +26,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// Between two looks at lingering pollers.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Subjects for which a stripe keeps room, however few there are.
+const KEPT: usize = 1_024;
+
 type Hasher = foldhash::fast::RandomState;
 
 /// See the module.
@@ -39,16 +42,26 @@ pub(crate) struct Presences {
     wake: Notify,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Counted {
     /// In the order of [`Transport::ALL`].
     connections: [u32; 4],
     since_s: u32,
-    /// How long a poller stays behind its poll, by the longest of its waits.
-    linger_ms: u32,
-    linger_until_ms: u64,
     is_changed: bool,
-    /// There is a look at it to come, for its lingering.
+    /// Of one that has polled.
+    linger: Option<Box<Linger>>,
+}
+
+// A node has one for each user.
+const _: () = assert!(size_of::<(Channel, Counted)>() == 40);
+
+/// How a poller stays between its polls.
+#[derive(Debug, Default, Clone, Copy)]
+struct Linger {
+    /// For how long behind a poll, by the longest of its waits.
+    time_ms: u32,
+    until_ms: u64,
+    /// There is a look at it to come.
     is_awaited: bool,
 }
 
@@ -57,13 +70,17 @@ impl Counted {
         self.connections.iter().sum()
     }
 
+    fn linger_until_ms(&self) -> u64 {
+        self.linger.as_ref().map_or(0, |linger| linger.until_ms)
+    }
+
     fn is_gone(&self, now_ms: u64) -> bool {
-        self.total() == 0 && self.linger_until_ms <= now_ms
+        self.total() == 0 && self.linger_until_ms() <= now_ms
     }
 
     fn transports(&self, now_ms: u64) -> u8 {
         let open = (0..4).filter(|at| self.connections[*at] > 0).fold(0, |bits, at| bits | 1 << at);
-        open | if self.linger_until_ms > now_ms { Transports::POLL.0 } else { 0 }
+        open | if self.linger_until_ms() > now_ms { Transports::POLL.0 } else { 0 }
     }
 }
 
@@ -112,7 +129,8 @@ impl Presences {
                 counted.connections[transport as usize] += 1;
                 if transport == Transport::Poll {
                     let linger_ms = wait_ms.saturating_add(limits::POLL_LINGER_MS);
-                    counted.linger_ms = counted.linger_ms.max(linger_ms.min(u64::from(u32::MAX)) as u32);
+                    let linger = counted.linger.get_or_insert_default();
+                    linger.time_ms = linger.time_ms.max(linger_ms.min(u64::from(u32::MAX)) as u32);
                 }
             });
         }
@@ -126,7 +144,8 @@ impl Presences {
                 debug_assert!(*connections > 0, "who goes has come");
                 *connections = connections.saturating_sub(1);
                 if transport == Transport::Poll {
-                    counted.linger_until_ms = self.clock.now_ms() + u64::from(counted.linger_ms);
+                    let linger = counted.linger.get_or_insert_default();
+                    linger.until_ms = self.clock.now_ms() + u64::from(linger.time_ms);
                 }
             });
         }
@@ -157,7 +176,7 @@ impl Presences {
     pub(crate) fn held(&self, subject: &Channel) -> Option<Held> {
         let now_ms = self.clock.now_ms();
         let counted =
-            self.stripe(subject).get(subject).copied().filter(|counted| !counted.is_gone(now_ms))?;
+            self.stripe(subject).get(subject).cloned().filter(|counted| !counted.is_gone(now_ms))?;
         Some(Held {
             connections: counted.total(),
             transports: counted.transports(now_ms),
@@ -183,16 +202,18 @@ impl Presences {
             let mut changed = std::mem::take(&mut *lock(&self.changed));
             while let Some(first) = lingering.first_entry().filter(|first| first.key().0 <= now_ms) {
                 let subject = first.remove();
-                if let Some(counted) = self.stripe(&subject).get_mut(&subject) {
-                    counted.is_awaited = false;
+                let mut stripe = self.stripe(&subject);
+                if let Some(linger) = stripe.get_mut(&subject).and_then(|counted| counted.linger.as_mut()) {
+                    linger.is_awaited = false;
                 }
+                drop(stripe);
                 changed.push(subject);
             }
             for subject in changed {
                 let Some((counted, is_new)) = self.take_changed(&subject, now_ms) else { continue };
                 if is_new {
                     number += 1;
-                    lingering.insert((counted.linger_until_ms, number), subject.clone());
+                    lingering.insert((counted.linger_until_ms(), number), subject.clone());
                 }
                 if let Some(announcer) = &announcer {
                     announcer.count(subject, count(&counted, now_ms)).await;
@@ -207,12 +228,18 @@ impl Presences {
         let mut stripe = self.stripe(subject);
         let counted = stripe.get_mut(subject)?;
         counted.is_changed = false;
-        let lingers = counted.total() == 0 && counted.linger_until_ms > now_ms;
-        let is_new = lingers && !counted.is_awaited;
-        counted.is_awaited |= lingers;
-        let taken = *counted;
+        let lingers = counted.total() == 0 && counted.linger_until_ms() > now_ms;
+        let is_new = match counted.linger.as_mut().filter(|_| lingers) {
+            Some(linger) => !std::mem::replace(&mut linger.is_awaited, true),
+            None => false,
+        };
+        let taken = counted.clone();
         if taken.is_gone(now_ms) {
             stripe.remove(subject);
+            if stripe.capacity() > KEPT && stripe.len() * 8 < stripe.capacity() {
+                let len = stripe.len();
+                stripe.shrink_to(len * 2); // After a burst.
+            }
         }
         Some((taken, is_new))
     }
@@ -220,7 +247,7 @@ impl Presences {
 
 fn count(counted: &Counted, now_ms: u64) -> Count {
     let connections = counted.total();
-    let linger_ms = if connections == 0 { counted.linger_until_ms.saturating_sub(now_ms) } else { 0 };
+    let linger_ms = if connections == 0 { counted.linger_until_ms().saturating_sub(now_ms) } else { 0 };
     Count { connections, transports: Transports(counted.transports(now_ms)), linger_ms }
 }
 

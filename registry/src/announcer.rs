@@ -15,6 +15,9 @@ use crate::frame::{Batch, Current, Hello, Holding, Transports, Update};
 use crate::ring::{MemberId, REPLICAS, Ring};
 use link::{Link, Stream};
 
+/// Subjects for which there is room, however few there are.
+const KEPT: usize = 1_024;
+
 /// How many connections a subject has on a node: those of a user, or those that follow a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
@@ -29,14 +32,24 @@ pub struct Count {
 /// What the node has of a subject, and what of that it has announced.
 #[derive(Debug)]
 struct Known {
-    state: Holding,
-    /// Until when it stays without a connection.
-    linger_until_ms: Option<u64>,
-    /// For when there is a reminder of that: one at a time, however often it is prolonged.
-    linger_due_ms: Option<u64>,
     announced_ms: u64,
+    /// Of one that has stayed without a connection.
+    linger: Option<Box<Linger>>,
+    state: Holding,
     /// A count waits for its second.
     is_due: bool,
+}
+
+// A node has one for each user.
+const _: () = assert!(size_of::<(Channel, Known)>() == 40);
+
+/// How long a subject stays between two polls.
+#[derive(Debug, Default)]
+struct Linger {
+    /// Until when it stays without a connection.
+    until_ms: Option<u64>,
+    /// For when there is a reminder of that: one at a time, however often it is prolonged.
+    due_ms: Option<u64>,
 }
 
 /// A node's side of the registry. See the module.
@@ -116,9 +129,10 @@ impl Announcer {
         if count.connections == 0 {
             if count.linger_ms > 0 {
                 // A poll between two: nothing is announced, or every poll would cost two announcements.
-                known.linger_until_ms = Some(linger_until_ms);
-                if known.linger_due_ms.is_none_or(|due_ms| due_ms > linger_until_ms) {
-                    known.linger_due_ms = Some(linger_until_ms);
+                let linger = known.linger.get_or_insert_default();
+                linger.until_ms = Some(linger_until_ms);
+                if linger.due_ms.is_none_or(|due_ms| due_ms > linger_until_ms) {
+                    linger.due_ms = Some(linger_until_ms);
                     self.remind(linger_until_ms, subject);
                 }
             } else {
@@ -126,7 +140,9 @@ impl Announcer {
             }
             return;
         }
-        known.linger_until_ms = None;
+        if let Some(linger) = &mut known.linger {
+            linger.until_ms = None;
+        }
         let new = Holding { connections: count.connections, transports: count.transports, ..known.state };
         if known.state == new {
             return;
@@ -145,8 +161,9 @@ impl Announcer {
         let state = Holding { connections: count.connections, transports: count.transports, since_s: unix_s };
         let lingers = count.connections == 0;
         let linger_until_ms = lingers.then_some(now_ms + count.linger_ms);
-        let linger_due_ms = linger_until_ms;
-        let new = Known { state, linger_until_ms, linger_due_ms, announced_ms: now_ms, is_due: false };
+        let linger =
+            linger_until_ms.map(|_| Box::new(Linger { until_ms: linger_until_ms, due_ms: linger_until_ms }));
+        let new = Known { state, linger, announced_ms: now_ms, is_due: false };
         self.subjects.insert(subject.clone(), new);
         if let Some(until_ms) = linger_until_ms {
             self.remind(until_ms, subject);
@@ -156,6 +173,9 @@ impl Announcer {
 
     fn disappear(&mut self, subject: &Channel, now_ms: u64) {
         self.subjects.remove(subject);
+        if self.subjects.capacity() > KEPT && self.subjects.len() * 8 < self.subjects.capacity() {
+            self.subjects.shrink_to(self.subjects.len() * 2); // After a burst.
+        }
         self.announce(subject, now_ms);
     }
 
@@ -178,14 +198,16 @@ impl Announcer {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now_ms) {
             let ((at_ms, _), subject) = first.remove_entry();
             let Some(known) = self.subjects.get_mut(&subject) else { continue };
-            if known.linger_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+            let until_ms = known.linger.as_ref().and_then(|linger| linger.until_ms);
+            if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
                 self.disappear(&subject, now_ms);
                 continue;
             }
-            if known.linger_due_ms == Some(at_ms) {
-                known.linger_due_ms = known.linger_until_ms;
-                if let Some(until_ms) = known.linger_until_ms {
-                    self.remind(until_ms, &subject);
+            if let Some(linger) = known.linger.as_mut().filter(|linger| linger.due_ms == Some(at_ms)) {
+                linger.due_ms = linger.until_ms;
+                match until_ms {
+                    Some(until_ms) => self.remind(until_ms, &subject),
+                    None => known.linger = None,
                 }
             }
             let Some(known) = self.subjects.get_mut(&subject) else { continue };

@@ -82,6 +82,8 @@ pub struct Node {
     next: Offset,
     /// Ordered, so that the same calls make the same frames.
     holds: BTreeMap<Channel, Hold>,
+    /// Holds that nobody wants any more, and when to unwant them, in milliseconds.
+    lingering: BTreeMap<Channel, u64>,
     wants: BTreeMap<WantId, PendingWant>,
     /// What was pushed lately.
     recent: Recent,
@@ -108,6 +110,7 @@ impl Node {
             in_session: false,
             next: Offset(0),
             holds: BTreeMap::new(),
+            lingering: BTreeMap::new(),
             wants: BTreeMap::new(),
             recent: Recent::new(limits::NODE_RING_BYTES_LIMIT),
             number: 0,
@@ -257,7 +260,7 @@ impl Node {
         // Until something came in the new log there is no position to resume from: those who go on from now once
         // more are told once more.
         let has_no_position =
-            |hold: &Hold| hold.established_at.is_some_and(|at| at.max(self.next) == Offset(0));
+            |hold: &Hold| hold.established_at().is_some_and(|at| at.max(self.next) == Offset(0));
         if epoch_changed || self.holds.values().any(has_no_position) {
             self.next = Offset(0);
             self.recent.forget(Offset(0));

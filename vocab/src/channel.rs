@@ -1,8 +1,8 @@
 //! The one grammar of channel names.
 
 use std::fmt;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::UserId;
@@ -13,9 +13,11 @@ use crate::limits;
 /// Grammar: 1 to 255 bytes, each an ASCII letter, a digit or one of `-_.~:/@+=,!$&*#'()`. The part before the
 /// first `:` is its **namespace** (empty when there is none). ASCII only, so that two names which look alike are
 /// alike. `user:<id>` is a user's own channel and `everyone` reaches every connection; both are reserved: nobody
-/// names them in a subscription. Cloning is a reference count.
+/// names them in a subscription. Cloning is a reference count, and a name is one thin pointer: a node keeps millions.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Channel(Arc<str>);
+pub struct Channel(ArcStr);
+
+const _: () = assert!(size_of::<Option<Channel>>() == 8);
 
 /// Why a channel name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +37,7 @@ pub enum ChannelError {
 }
 
 const USER_PREFIX: &str = "user:";
-const EVERYONE: &str = "everyone";
+const EVERYONE: ArcStr = arcstr::literal!("everyone");
 
 impl Channel {
     /// Parses a name by the grammar above.
@@ -64,7 +66,7 @@ impl Channel {
     /// The one channel that every connection follows implicitly.
     #[must_use]
     pub fn everyone() -> Self {
-        Self(EVERYONE.into())
+        Self(EVERYONE)
     }
 
     /// The name as text.
@@ -88,7 +90,7 @@ impl Channel {
     /// True for the channel that every connection follows.
     #[must_use]
     pub fn is_everyone(&self) -> bool {
-        &*self.0 == EVERYONE
+        self.0 == EVERYONE
     }
 
     /// True when no client may name this channel in a subscription or a message.

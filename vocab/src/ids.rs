@@ -1,13 +1,14 @@
 //! Identities: users, connections, process starts.
 
 use std::fmt;
-use std::sync::Arc;
+
+use arcstr::ArcStr;
 
 use crate::channel::{Channel, ChannelError};
 
 /// A user, as the token's `sub` names it. Same alphabet as a channel name, so that `user:<id>` is a channel.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(Arc<str>);
+pub struct UserId(ArcStr);
 
 /// Why a user id was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,12 +4,16 @@
 //! set and a connection keeps nothing per channel. A connection knows its place in its set, and a set its place in each
 //! channel, so that leaving is O(channels) whatever the number of connections.
 
+mod few;
+
+use std::hash::{BuildHasher as _, Hash};
+
+use hashbrown::HashTable;
 use slab::Slab;
 use tidegate_vocab::{Channel, PartitionCounts, PartitionId, Topic};
 
 use crate::config::{SlowConfig, SlowPolicy};
-
-type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+use few::Few;
 
 /// Index of a channel in the table.
 pub(crate) type ChannelIdx = u32;
@@ -22,21 +26,29 @@ pub(crate) type ConnIdx = u32;
 #[derive(Debug)]
 pub(crate) struct ChannelEntry {
     pub(crate) name: Channel,
-    pub(crate) partition: PartitionId,
-    /// The partition's dense index on this shard.
-    pub(crate) part: usize,
+    sets: Few,
     pub(crate) fingerprint: u32,
+    part: u16,
     /// What becomes of its events for a client that reads too slowly.
     pub(crate) slow: SlowPolicy,
-    sets: Vec<SetIdx>,
+}
+
+// A node with a channel for each connection has millions: the name, its table's index and this is all a shard keeps.
+const _: () = assert!(size_of::<ChannelEntry>() == 32);
+
+impl ChannelEntry {
+    /// The partition's dense index on this shard.
+    pub(crate) fn part(&self) -> usize {
+        self.part.into()
+    }
 }
 
 /// Some channels, followed by some connections.
 #[derive(Debug)]
 pub(crate) struct FollowSet {
-    /// Each channel, and this set's place in its `sets`.
+    /// Each channel, in order, and this set's place in its `sets`.
     channels: Box<[(ChannelIdx, u32)]>,
-    members: Vec<ConnIdx>,
+    members: Few,
     /// At most one of its channels was named by the client: then every event carries the cursor.
     pub(crate) is_small: bool,
 }
@@ -47,7 +59,7 @@ impl FollowSet {
     }
 
     pub(crate) fn members(&self) -> &[ConnIdx] {
-        &self.members
+        self.members.as_slice()
     }
 }
 
@@ -55,10 +67,13 @@ impl FollowSet {
 #[derive(Debug)]
 pub(crate) struct Table {
     counts: PartitionCounts,
+    /// By their dense index.
+    partitions: Box<[PartitionId]>,
     slow_consumers: SlowConfig,
-    by_name: Map<Channel, ChannelIdx>,
+    hasher: foldhash::fast::RandomState,
+    by_name: HashTable<ChannelIdx>,
     channels: Slab<ChannelEntry>,
-    by_channels: Map<Box<[ChannelIdx]>, SetIdx>,
+    by_channels: HashTable<SetIdx>,
     sets: Slab<FollowSet>,
 }
 
@@ -66,17 +81,19 @@ impl Table {
     pub(crate) fn new(counts: PartitionCounts, slow_consumers: SlowConfig) -> Self {
         Self {
             counts,
+            partitions: counts.followed().collect(),
             slow_consumers,
-            by_name: Map::default(),
+            hasher: foldhash::fast::RandomState::default(),
+            by_name: HashTable::new(),
             channels: Slab::new(),
-            by_channels: Map::default(),
+            by_channels: HashTable::new(),
             sets: Slab::new(),
         }
     }
 
     /// How many partitions a shard keeps a view of.
     pub(crate) fn parts_len(counts: PartitionCounts) -> usize {
-        Topic::FOLLOWED.iter().map(|topic| counts.of(*topic) as usize).sum()
+        counts.followed().count()
     }
 
     /// The dense index of a followed partition; `None` for one that is not of this cluster.
@@ -96,83 +113,95 @@ impl Table {
         let mut key: Vec<ChannelIdx> = names.iter().map(|name| self.channel(name)).collect();
         key.sort_unstable();
         key.dedup();
-        let set = match self.by_channels.get(key.as_slice()) {
-            Some(set) => *set,
-            None => self.new_set(key.into_boxed_slice(), names),
-        };
-        let members = &mut self.sets[set as usize].members;
-        members.push(conn);
-        (set, members.len() as u32 - 1)
+        let hash = hash_of_set(&self.hasher, key.iter().copied());
+        let is_it = |set: &SetIdx| self.sets[*set as usize].channels().eq(key.iter().copied());
+        match self.by_channels.find(hash, is_it).copied() {
+            Some(set) => (set, self.sets[set as usize].members.push(conn)),
+            None => (self.new_set(&key, hash, names, conn), 0),
+        }
     }
 
-    fn new_set(&mut self, key: Box<[ChannelIdx]>, names: &[Channel]) -> SetIdx {
-        let entry = self.sets.vacant_entry();
-        let set = entry.key() as SetIdx;
-        let channels = key
-            .iter()
-            .map(|channel| {
-                let sets = &mut self.channels[*channel as usize].sets;
-                sets.push(set);
-                (*channel, sets.len() as u32 - 1)
-            })
-            .collect();
+    fn new_set(&mut self, key: &[ChannelIdx], hash: u64, names: &[Channel], first: ConnIdx) -> SetIdx {
+        let Self { channels, sets, by_channels, hasher, .. } = self;
+        let set = sets.vacant_key() as SetIdx;
+        let places = key.iter().map(|channel| (*channel, channels[*channel as usize].sets.push(set)));
+        let places = places.collect();
         let is_small = names.iter().filter(|name| !name.is_reserved()).count() <= 1;
-        entry.insert(FollowSet { channels, members: Vec::with_capacity(1), is_small });
-        self.by_channels.insert(key, set);
+        sets.insert(FollowSet { channels: places, members: Few::One(first), is_small });
+        by_channels.insert_unique(hash, set, |set| hash_of_set(hasher, sets[*set as usize].channels()));
         set
     }
 
     fn channel(&mut self, name: &Channel) -> ChannelIdx {
-        if let Some(channel) = self.by_name.get(name) {
-            return *channel;
+        if let Some(channel) = self.find(name) {
+            return channel;
         }
-        let partition = self.counts.partition_of(name);
+        let part = Self::part_of(self.counts, self.counts.partition_of(name)).unwrap_or_default();
         let entry = ChannelEntry {
             name: name.clone(),
-            partition,
-            part: Self::part_of(self.counts, partition).unwrap_or_default(),
+            sets: Few::default(),
             fingerprint: name.fingerprint(),
+            // invariant: configuration allows 1,024 partitions of a topic
+            part: u16::try_from(part).unwrap_or_default(),
             slow: self.slow_consumers.of(name),
-            sets: Vec::with_capacity(1),
         };
-        let channel = self.channels.insert(entry) as ChannelIdx;
-        self.by_name.insert(name.clone(), channel);
+        let Self { channels, by_name, hasher, .. } = self;
+        let channel = channels.insert(entry) as ChannelIdx;
+        let hash = hasher.hash_one(name);
+        by_name.insert_unique(hash, channel, |channel| hasher.hash_one(&channels[*channel as usize].name));
         channel
     }
 
     /// Removes a connection. Returns the member that took its place, whose own place is now `place`.
     pub(crate) fn leave(&mut self, set: SetIdx, place: u32) -> Option<ConnIdx> {
         let members = &mut self.sets[set as usize].members;
-        members.swap_remove(place as usize);
-        let moved = members.get(place as usize).copied();
-        if members.is_empty() {
+        let moved = members.swap_remove(place);
+        if members.as_slice().is_empty() {
             self.drop_set(set);
-        } else if members.capacity() > 64 && members.len() * 4 < members.capacity() {
-            members.shrink_to(members.len() * 2);
         }
         moved
     }
 
     fn drop_set(&mut self, set: SetIdx) {
+        let hash = hash_of_set(&self.hasher, self.sets[set as usize].channels());
+        if let Ok(entry) = self.by_channels.find_entry(hash, |other| *other == set) {
+            entry.remove();
+        }
         let gone = self.sets.remove(set as usize);
-        let key: Box<[ChannelIdx]> = gone.channels().collect();
-        self.by_channels.remove(&key);
         for (channel, place) in gone.channels {
             let sets = &mut self.channels[channel as usize].sets;
-            sets.swap_remove(place as usize);
-            match sets.get(place as usize).copied() {
-                Some(moved) => {
-                    let places = &mut self.sets[moved as usize].channels;
-                    if let Some(entry) = places.iter_mut().find(|(other, _)| *other == channel) {
-                        entry.1 = place;
-                    }
+            if let Some(moved) = sets.swap_remove(place) {
+                let places = &mut self.sets[moved as usize].channels;
+                if let Ok(at) = places.binary_search_by_key(&channel, |(other, _)| *other) {
+                    places[at].1 = place;
                 }
-                None if sets.is_empty() => {
-                    let entry = self.channels.remove(channel as usize);
-                    self.by_name.remove(&entry.name);
-                }
-                None => {}
+            } else if sets.as_slice().is_empty() {
+                self.drop_channel(channel);
             }
+        }
+        self.shrink();
+    }
+
+    fn drop_channel(&mut self, channel: ChannelIdx) {
+        let entry = self.channels.remove(channel as usize);
+        let hash = self.hasher.hash_one(&entry.name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |other| *other == channel) {
+            entry.remove();
+        }
+    }
+
+    /// Gives room back after a burst.
+    fn shrink(&mut self) {
+        let Self { channels, sets, by_name, by_channels, hasher, .. } = self;
+        if is_roomy(by_name) {
+            by_name
+                .shrink_to(by_name.len() * 2, |channel| hasher.hash_one(&channels[*channel as usize].name));
+            channels.shrink_to_fit();
+        }
+        if is_roomy(by_channels) {
+            let hash = |set: &SetIdx| hash_of_set(hasher, sets[*set as usize].channels());
+            by_channels.shrink_to(by_channels.len() * 2, hash);
+            sets.shrink_to_fit();
         }
     }
 
@@ -184,24 +213,40 @@ impl Table {
         &self.channels[channel as usize]
     }
 
+    pub(crate) fn partition(&self, channel: ChannelIdx) -> PartitionId {
+        self.partitions[self.channels[channel as usize].part()]
+    }
+
     /// The channel of this name, if a connection here follows it.
     pub(crate) fn find(&self, name: &Channel) -> Option<ChannelIdx> {
-        self.by_name.get(name).copied()
+        let is_it = |channel: &ChannelIdx| self.channels[*channel as usize].name == *name;
+        self.by_name.find(self.hasher.hash_one(name), is_it).copied()
     }
 
     /// The sets that follow a channel.
     pub(crate) fn sets_of(&self, channel: ChannelIdx) -> &[SetIdx] {
-        &self.channels[channel as usize].sets
+        self.channels[channel as usize].sets.as_slice()
     }
 
     /// The channels of a partition that are followed here.
     pub(crate) fn channels_on(&self, part: usize) -> Vec<ChannelIdx> {
         self.channels
             .iter()
-            .filter(|(_, entry)| entry.part == part)
+            .filter(|(_, entry)| entry.part() == part)
             .map(|(channel, _)| channel as ChannelIdx)
             .collect()
     }
+}
+
+fn hash_of_set(hasher: &foldhash::fast::RandomState, channels: impl Iterator<Item = ChannelIdx>) -> u64 {
+    let mut state = hasher.build_hasher();
+    channels.for_each(|channel| channel.hash(&mut state));
+    std::hash::Hasher::finish(&state)
+}
+
+/// A table of more than a thousand places whose greater part has been empty for long enough to matter.
+fn is_roomy<T>(table: &HashTable<T>) -> bool {
+    table.capacity() > 1_024 && table.len() * 8 < table.capacity()
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use tidegate_vocab::{Channel, Incarnation, limits};
 use crate::frame::Current;
 use crate::ring::Ring;
 
+/// Subjects for which an empty queue keeps room.
+const KEPT: usize = 1_024;
+
 /// A member, and the stream to it if one is open. Numbers go on over all streams, also when the member leaves the ring and comes
 /// back: it may still know the older ones.
 #[derive(Debug, Default)]
@@ -142,6 +145,9 @@ impl Stream {
         let subjects: Vec<Channel> = self.queue.drain(..count).map(|(subject, _)| subject).collect();
         for subject in &subjects {
             self.queued.remove(subject);
+        }
+        if self.queue.is_empty() && self.queue.capacity() > KEPT {
+            (self.queue, self.queued) = (VecDeque::new(), HashSet::default()); // After a burst.
         }
         self.taken += count as u64;
         let ends_snapshot = !self.has_ended_snapshot && self.taken >= self.snapshot_end;

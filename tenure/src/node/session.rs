@@ -16,8 +16,8 @@ impl Node {
         let mut from: Option<Offset> = None;
         let mut channels = Vec::new();
         for (channel, hold) in &mut self.holds {
-            hold.told = hold.established_at.is_some();
-            if let Some(at) = hold.established_at {
+            hold.set_told(hold.established_at().is_some());
+            if let Some(at) = hold.established_at() {
                 let position = at.max(self.next);
                 from = Some(from.map_or(position, |least| least.min(position)));
                 self.told_count += 1;

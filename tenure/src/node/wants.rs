@@ -23,9 +23,8 @@ impl Node {
             self.answer_itself(want, &channel, from, rows, out);
             return true;
         }
-        let hold = self.holds.entry(channel.clone()).or_default();
-        hold.pending += 1;
-        hold.linger_until_ms = None;
+        self.lingering.remove(&channel);
+        self.holds.entry(channel.clone()).or_default().begin();
         let is_fresh = !matches!(from, WantFrom::Next { .. });
         let before = self.wants.insert(want, PendingWant { channel, from, is_fresh });
         debug_assert!(before.is_none(), "a want id is used once");
@@ -42,7 +41,7 @@ impl Node {
     /// This holds in a new term and between two owners too, since the next Resume goes on from next[P] or below. But
     /// "from now on" is only for an owner's stream to say: without one nobody knows how long ago next[P] was now.
     fn own_rows(&self, channel: &Channel, from: WantFrom, unix_ms: u64) -> Option<Vec<Arc<Event>>> {
-        let covered_from = self.holds.get(channel)?.covered_from?;
+        let covered_from = self.holds.get(channel)?.covered_from()?;
         let from = match from {
             WantFrom::Next { epoch, offset } if self.epoch == Some(epoch) => offset,
             WantFrom::Now if self.in_session => self.next,
@@ -62,10 +61,10 @@ impl Node {
         out: &mut Vec<NodeOut>,
     ) {
         let (Some(epoch), Some(hold)) = (self.epoch, self.holds.get_mut(channel)) else { return };
-        debug_assert!(hold.told || !self.in_session, "the owner sends what is answered here");
-        debug_assert!(hold.established_at <= hold.covered_from, "a Resume begins no later than a hold");
+        debug_assert!(hold.is_told() || !self.in_session, "the owner sends what is answered here");
+        debug_assert!(hold.established_at() <= hold.covered_from(), "a Resume begins no later than a hold");
         hold.subscribers += 1;
-        hold.linger_until_ms = None;
+        self.lingering.remove(channel);
         let outcome = if from == WantFrom::Now { Outcome::Fresh } else { Outcome::Recovered };
         if !rows.is_empty() {
             out.push(NodeOut::History { want, outcome, rows });
@@ -83,7 +82,7 @@ impl Node {
             out.push(NodeOut::Send(owner.stream, ToRouter::Cancel { partition, term, n, want }));
         }
         if let Some(hold) = self.holds.get_mut(&pending.channel) {
-            hold.pending -= 1;
+            hold.give_up();
         }
         self.linger(&pending.channel, now_ms);
         true
@@ -98,24 +97,15 @@ impl Node {
     }
 
     fn linger(&mut self, channel: &Channel, now_ms: u64) {
-        if let Some(hold) = self.holds.get_mut(channel)
-            && !hold.is_wanted()
-        {
-            hold.linger_until_ms = Some(now_ms + limits::UNWANT_LINGER_MS);
+        if self.holds.get(channel).is_some_and(|hold| !hold.is_wanted()) {
+            self.lingering.insert(channel.clone(), now_ms + limits::UNWANT_LINGER_MS);
         }
     }
 
     /// Unwants what has lingered long enough.
     pub(super) fn unwant_lingering(&mut self, now_ms: u64, out: &mut Vec<NodeOut>) {
-        let is_due = |until: Option<u64>| until.is_some_and(|until| until <= now_ms);
-        let ended: Vec<Channel> = self
-            .holds
-            .iter()
-            .filter(|(_, hold)| is_due(hold.linger_until_ms))
-            .map(|(channel, _)| channel.clone())
-            .collect();
-        for channel in ended {
-            let told = self.holds.remove(&channel).is_some_and(|hold| hold.told);
+        for (channel, _) in self.lingering.extract_if(.., |_, until_ms| *until_ms <= now_ms) {
+            let told = self.holds.remove(&channel).is_some_and(|hold| hold.is_told());
             if self.holds.is_empty() {
                 self.recent.forget(self.next);
             }
@@ -136,9 +126,9 @@ impl Node {
         let (Some(owner), Some(pending)) = (self.owner, self.wants.get(&want)) else { return };
         self.number += 1;
         if let Some(hold) = self.holds.get_mut(&pending.channel)
-            && !hold.told
+            && !hold.is_told()
         {
-            hold.told = true;
+            hold.set_told(true);
             self.told_count += 1;
             self.told_xor ^= pending.channel.hash64();
         }
