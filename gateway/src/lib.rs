@@ -44,6 +44,8 @@ pub use config::{
     AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, MemorySource, PresenceConfig, Secret,
     SlowConfig, SlowPolicy,
 };
+#[doc(hidden)]
+pub use shard::measure;
 pub use tls::{CertificateError, TlsError, TlsFiles};
 
 use control::asking::Asking;
@@ -53,6 +55,11 @@ use shard::Shard;
 use shared::Shared;
 use tls::Tls;
 use upstream_route::UpstreamRoute;
+
+// As in the program: the tests count what is allocated.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Publishes what the demonstration page asks for: the body of `POST /v1/publish` in, status, content type and body out.
 pub type DemoPublish =

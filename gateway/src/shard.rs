@@ -10,7 +10,9 @@ pub(crate) mod asked;
 pub(crate) mod conn;
 mod cursor;
 mod deliver;
+mod fan_out;
 pub(crate) mod item;
+pub mod measure;
 mod opening;
 mod outbox;
 mod poll;
@@ -75,6 +77,14 @@ enum Out {
     Poll,
 }
 
+/// An [`Out`] and whose it is.
+struct Owed {
+    idx: ConnIdx,
+    /// Its place in the batch.
+    number: u32,
+    out: Out,
+}
+
 /// Everything a shard owns.
 pub(crate) struct State {
     shared: Arc<Shared>,
@@ -87,7 +97,7 @@ pub(crate) struct State {
     want_sequence: u64,
     generation: u32,
     wheel: Wheel,
-    pending: Vec<(ConnIdx, Out)>,
+    pending: Vec<Owed>,
     scratch: Vec<u8>,
     read_buffer: Vec<u8>,
     /// Connections whose opening may be over.
@@ -247,7 +257,7 @@ impl State {
             let sub =
                 opening.as_ref().and_then(|opening| opening.subs.iter().find(|sub| sub.channel == channel));
             let entry = self.table.entry(channel);
-            let (partition, name) = (entry.partition, entry.name.clone());
+            let (partition, name) = (self.table.partition(channel), entry.name.clone());
             match sub.map(|sub| sub.progress) {
                 Some(Progress::Pending { want, .. }) => {
                     self.wants.remove(&want);

@@ -6,6 +6,8 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -41,7 +43,7 @@ impl ClientSocket {
     /// `WouldBlock` when it takes nothing; else the socket is broken.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_write(bytes),
+            Self::Plain(tcp) => send_plain(tcp, bytes),
             Self::Tls(tls) => tls.try_write(bytes),
             Self::H2(stream) => stream.try_write_vectored(&[io::IoSlice::new(bytes)]),
         }
@@ -100,6 +102,16 @@ impl ClientSocket {
 
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self, Self::H2(_))
+    }
+}
+
+/// Past tokio's note of what the socket is ready for, which costs a delivery a cache line and an atomic or two. What the
+/// socket does not take is tried once more by way of that note, which so learns that it is full.
+fn send_plain(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(written) => Ok(written),
+        Err(Errno::AGAIN) => tcp.try_write(bytes),
+        Err(error) => Err(error.into()),
     }
 }
 

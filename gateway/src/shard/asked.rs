@@ -11,7 +11,7 @@ use tidegate_vocab::{Channel, ErrorKind, Problem, UserId};
 use tokio::sync::oneshot;
 
 use super::conn::{Mode, Phase};
-use super::deliver::Frames;
+use super::fan_out::Frames;
 use super::item::SharedEvent;
 use super::outbox::Tag;
 use super::table::ConnIdx;
@@ -76,12 +76,12 @@ impl State {
             let is_taken = match conn.mode {
                 Mode::Stream(framing) => {
                     let frame = frames.get(framing, event, None);
-                    self.emit(idx, frame, Tag::Keep);
+                    self.emit(idx, frame.clone(), Tag::Keep);
                     true
                 }
                 Mode::Poll => {
                     let fits = self.add_to_poll(idx, event);
-                    self.pending.push((idx, Out::Poll));
+                    self.owe(idx, Out::Poll);
                     fits
                 }
             };

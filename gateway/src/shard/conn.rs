@@ -109,6 +109,16 @@ impl Conn {
         Ok(written)
     }
 
+    /// Writes what the socket takes now, if nothing waits for it, and keeps nothing; says how much it took. A socket that is
+    /// broken takes nothing: who tries again is told.
+    pub(crate) fn send_at_once(&mut self, bytes: &[u8], tick: u32) -> usize {
+        if self.outbox.is_some() || self.phase != Phase::Open {
+            return 0;
+        }
+        self.wrote_tick = tick;
+        self.stream.try_write(bytes).unwrap_or(0)
+    }
+
     /// As [`Conn::send`], for bytes that nobody else holds and that must be sent.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ impl State {
         let mut cursor = Cursor::default();
         for channel in self.table.set(set).channels() {
             let entry = self.table.entry(channel);
-            if let Some((epoch, next)) = live_position(self.parts[entry.part], Offset(0)) {
-                cursor.cover_fingerprint(entry.fingerprint, entry.partition, epoch, next);
+            if let Some((epoch, next)) = live_position(self.parts[entry.part()], Offset(0)) {
+                cursor.cover_fingerprint(entry.fingerprint, self.table.partition(channel), epoch, next);
             }
         }
         cursor.encode()
@@ -45,7 +45,8 @@ impl State {
         for sub in &opening.subs {
             let entry = self.table.entry(sub.channel);
             if let Some((epoch, next)) = position(self, sub) {
-                cursor.cover_fingerprint(entry.fingerprint, entry.partition, epoch, next);
+                let partition = self.table.partition(sub.channel);
+                cursor.cover_fingerprint(entry.fingerprint, partition, epoch, next);
             }
         }
         cursor.encode()
@@ -56,7 +57,7 @@ impl State {
         match sub.progress {
             Progress::Pending { next, .. } => next,
             Progress::Stalled { epoch, next } => Some((epoch, next)),
-            Progress::Live { from } => live_position(self.parts[self.table.entry(sub.channel).part], from),
+            Progress::Live { from } => live_position(self.parts[self.table.entry(sub.channel).part()], from),
         }
     }
 }

@@ -1,48 +1,31 @@
-//! From the node's items to the sockets: fan-out over follow sets, and one send per socket at the end of a batch.
+//! From the node's items to the sockets: one send per socket at the end of a batch.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_vocab::{ErrorKind, LogEpoch, Offset, PartitionId, Problem, limits};
-use tidegate_wire::object::{self, Framing};
+use tidegate_vocab::{ErrorKind, LogEpoch, Offset, PartitionId, Problem};
+use tidegate_wire::object;
 
 use super::conn::{Conn, Mode, Phase};
+use super::fan_out::{event_frame, may_say};
 use super::item::{ShardItem, SharedEvent};
 use super::outbox::Tag;
-use super::table::{ChannelIdx, ConnIdx, SetIdx, Table};
-use super::{Out, State};
-use crate::clock::{ticks, unix_ms};
+use super::table::{ConnIdx, SetIdx, Table};
+use super::{Out, Owed, State};
+use crate::clock::ticks;
 
 /// Entries for which a shard keeps room between flushes.
 const PENDING_KEPT: usize = 16 * 1024;
 
-/// One shared frame per framing, made when the first member needs it.
-#[derive(Default)]
-pub(super) struct Frames([Option<Bytes>; 5]);
-
-impl Frames {
-    pub(super) fn get(&mut self, framing: Framing, event: &SharedEvent, cursor: Option<&str>) -> Bytes {
-        let slot = match framing {
-            Framing::WebSocket => 0,
-            Framing::Sse { chunked } => 1 + usize::from(chunked),
-            Framing::Ndjson { chunked } => 3 + usize::from(chunked),
-        };
-        self.0[slot].get_or_insert_with(|| event_frame(framing, event, cursor)).clone()
-    }
-}
-
-fn event_frame(framing: Framing, event: &SharedEvent, cursor: Option<&str>) -> Bytes {
-    let mut out = Vec::with_capacity(event.body().len() + cursor.map_or(0, str::len) + 64);
-    object::frame_event(framing, event.event.name.as_str(), event.body(), cursor, &mut out);
-    out.into()
-}
-
 impl State {
     /// Takes a batch of items and sends each socket what it is owed.
     pub(super) fn deliver(&mut self, items: Vec<ShardItem>) {
+        let others = items.iter().filter(|item| !matches!(item, ShardItem::Mark { .. })).count();
+        let is_alone = others == 1 && self.pending.is_empty();
         for item in items {
             match item {
-                ShardItem::Event(event) => self.on_event(&event),
+                ShardItem::Event(event) => self.on_event(&event, is_alone),
                 ShardItem::Mark { partition, epoch, next } => {
                     self.raise(partition, epoch, next);
                 }
@@ -64,7 +47,7 @@ impl State {
     }
 
     /// Raises next[P]; says the partition's index.
-    fn raise(&mut self, partition: PartitionId, epoch: LogEpoch, next: Offset) -> Option<usize> {
+    pub(super) fn raise(&mut self, partition: PartitionId, epoch: LogEpoch, next: Offset) -> Option<usize> {
         let part = Table::part_of(self.shared.counts, partition)?;
         let view = &mut self.parts[part];
         view.epoch = Some(epoch);
@@ -72,68 +55,10 @@ impl State {
         Some(part)
     }
 
-    fn on_event(&mut self, event: &Arc<SharedEvent>) {
-        if let Some(offset) = event.event.offset {
-            debug_assert!(
-                Table::part_of(self.shared.counts, event.partition).is_none_or(|part| self.parts[part].next
-                    <= offset
-                    || self.parts[part].epoch != Some(event.epoch)),
-                "a live event comes once and in order"
-            );
-            self.raise(event.partition, event.epoch, offset.next());
-        }
-        let Some(channel) = self.table.find(&event.event.channel) else { return };
-        let mut count = [0_u64; 4];
-        for at in 0..self.table.sets_of(channel).len() {
-            let set = self.table.sets_of(channel)[at];
-            self.on_event_for_set(event, channel, set, &mut count);
-        }
-        self.count_deliveries(event, count);
-    }
-
-    fn on_event_for_set(
-        &mut self,
-        event: &Arc<SharedEvent>,
-        channel: ChannelIdx,
-        set: SetIdx,
-        count: &mut [u64; 4],
-    ) {
-        let is_small = self.table.set(set).is_small;
-        let tag = self.tag_of(channel);
-        let has_cursor = event.event.offset.is_some();
-        let (mut frames, mut cursor) = (Frames::default(), None);
-        for at in 0..self.table.set(set).members().len() {
-            let idx = self.table.set(set).members()[at];
-            let conn = &self.conns[idx as usize];
-            count[conn.transport() as usize] += 1;
-            match conn.mode {
-                Mode::Stream(framing) if conn.opening.is_none() => {
-                    let out = if is_small || !has_cursor {
-                        if has_cursor && cursor.is_none() {
-                            cursor = Some(self.set_cursor(set));
-                        }
-                        Out::Frame(frames.get(framing, event, cursor.as_deref()), tag)
-                    } else {
-                        Out::Event(Arc::clone(event), tag)
-                    };
-                    self.pending.push((idx, out));
-                }
-                _ => self.event_while_opening(idx, channel, event),
-            }
-        }
-    }
-
-    pub(super) fn count_deliveries(&self, event: &SharedEvent, count: [u64; 4]) {
-        let metrics = &self.shared.metrics;
-        for (transport, delivered) in crate::request::Transport::ALL.iter().zip(count) {
-            if delivered > 0 {
-                metrics.deliveries.with_label_values(&[transport.as_str()]).inc_by(delivered);
-            }
-        }
-        if count.iter().any(|delivered| *delivered > 0) && event.event.offset.is_some() {
-            let age_ms = unix_ms().saturating_sub(event.event.time_ms);
-            metrics.delivery_latency.observe(age_ms as f64 / 1_000.0);
-        }
+    /// Notes what the connection is to be sent at the end of the batch.
+    pub(super) fn owe(&mut self, idx: ConnIdx, out: Out) {
+        let number = self.pending.len() as u32;
+        self.pending.push(Owed { idx, number, out });
     }
 
     /// Queues a whole frame for the end of the batch, behind the first `state` if that is still to come.
@@ -141,7 +66,7 @@ impl State {
         let Some(conn) = self.conns.get_mut(idx as usize) else { return };
         match &mut conn.opening {
             Some(opening) if !opening.state_sent => opening.held.extend_from_slice(&frame),
-            _ => self.pending.push((idx, Out::Frame(frame, tag))),
+            _ => self.owe(idx, Out::Frame(frame, tag)),
         }
     }
 
@@ -166,22 +91,23 @@ impl State {
                 opening.last_cursor = cursor.or(opening.last_cursor.take());
             }
         } else {
-            self.pending.push((idx, Out::Event(Arc::clone(event), tag)));
+            self.owe(idx, Out::Event(Arc::clone(event), tag));
         }
     }
 
     /// Sends everything that the batch queued: per socket one send, the cursor on its last event.
     pub(super) fn flush_pending(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
-        if pending.windows(2).any(|pair| pair[0].0 > pair[1].0) {
-            pending.sort_by_key(|(idx, _)| *idx); // Stable: each socket's frames keep their order.
+        if pending.windows(2).any(|pair| pair[0].idx > pair[1].idx) {
+            // In place; the number keeps each socket's frames in their order.
+            pending.sort_unstable_by_key(|owed| (owed.idx, owed.number));
         }
         let tick = self.tick_now();
-        let mut cursors: Vec<(SetIdx, String)> = Vec::new();
+        let mut cursors: Vec<(SetIdx, Rc<str>)> = Vec::new();
         let mut rest = pending.as_slice();
         let mut written = 0;
-        while let Some((idx, _)) = rest.first() {
-            let len = rest.iter().take_while(|(other, _)| other == idx).count();
+        while let Some(Owed { idx, .. }) = rest.first() {
+            let len = rest.iter().take_while(|other| other.idx == *idx).count();
             let (group, others) = rest.split_at(len);
             written += self.flush_group(*idx, group, tick, &mut cursors);
             rest = others;
@@ -202,9 +128,9 @@ impl State {
     fn flush_group(
         &mut self,
         idx: ConnIdx,
-        group: &[(ConnIdx, Out)],
+        group: &[Owed],
         tick: u32,
-        cursors: &mut Vec<(SetIdx, String)>,
+        cursors: &mut Vec<(SetIdx, Rc<str>)>,
     ) -> u64 {
         let Some(conn) = self.conns.get(idx as usize).filter(|conn| conn.phase == Phase::Open) else {
             return 0;
@@ -213,19 +139,19 @@ impl State {
             self.poll_may_be_ready(idx);
             return 0;
         };
-        let ends_in_event = matches!(group.last(), Some((_, Out::Event(..))));
+        let ends_in_event = matches!(group.last(), Some(Owed { out: Out::Event(..), .. }));
         let cursor = if ends_in_event { self.cursor_for_flush(idx, tick, cursors) } else { None };
         let sent = match group {
             _ if self.is_queueing(idx) => self.queue_group(idx, group, framing, cursor.as_deref(), tick),
-            [(_, Out::Frame(frame, tag))] => {
+            [Owed { out: Out::Frame(frame, tag), .. }] => {
                 let conn = &mut self.conns[idx as usize];
                 send_counted(conn, tick, |conn| conn.send(frame, *tag, tick))
             }
             _ => {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 scratch.clear();
-                for (at, (_, out)) in group.iter().enumerate() {
-                    match out {
+                for (at, owed) in group.iter().enumerate() {
+                    match &owed.out {
                         Out::Frame(frame, _) => scratch.extend_from_slice(frame),
                         Out::Event(event, _) => {
                             let cursor = cursor.as_deref().filter(|_| at + 1 == group.len());
@@ -264,22 +190,22 @@ impl State {
         &mut self,
         idx: ConnIdx,
         tick: u32,
-        cursors: &mut Vec<(SetIdx, String)>,
-    ) -> Option<String> {
+        cursors: &mut Vec<(SetIdx, Rc<str>)>,
+    ) -> Option<Rc<str>> {
         let conn = &self.conns[idx as usize];
-        let (set, since) = (conn.set, tick.saturating_sub(conn.cursor_tick));
+        let (set, said_tick) = (conn.set, conn.cursor_tick);
         let cursor = if conn.opening.is_some() {
-            self.conn_cursor(idx)
+            self.conn_cursor(idx).into()
         } else if let Some((_, cursor)) = cursors.iter().find(|(other, _)| *other == set) {
-            cursor.clone()
+            Rc::clone(cursor)
         } else {
-            let cursor = self.set_cursor(set);
+            let cursor: Rc<str> = self.set_cursor(set).into();
             if self.table.set(set).members().len() > 1 && cursors.len() < 16 {
-                cursors.push((set, cursor.clone()));
+                cursors.push((set, Rc::clone(&cursor)));
             }
             cursor
         };
-        if cursor.len() > limits::CURSOR_BYTES_EVERY_FLUSH && since < ticks(1_000) {
+        if !may_say(&cursor, said_tick, tick) {
             return None;
         }
         self.conns[idx as usize].cursor_tick = tick;

@@ -17,6 +17,8 @@ use crate::request::{CursorParam, EventsRequest};
 
 /// Bytes that wait for a slow client beyond which its history pauses, to go on from there once they are gone.
 const HISTORY_PAUSE_BYTES: usize = 256 * 1024;
+/// Wants for which there is room while none is under way.
+const WANTS_KEPT: usize = 1_024;
 /// Bytes held behind the first `state` beyond which it is sent, whatever is still pending.
 const HELD_BYTES_LIMIT: usize = 64 * 1024;
 
@@ -31,7 +33,7 @@ impl State {
         let mut subs = Vec::with_capacity(channels.len());
         for channel in channels {
             let entry = self.table.entry(channel);
-            let (name, partition) = (entry.name.clone(), entry.partition);
+            let (name, partition) = (entry.name.clone(), self.table.partition(channel));
             let (from, start) = want_from(request, &name, partition);
             let want = self.want(idx, generation, channel, from);
             subs.push(Sub {
@@ -56,7 +58,7 @@ impl State {
         let want = WantId(u64::from(self.number) << 48 | self.want_sequence);
         self.wants.insert(want, (idx, generation, channel));
         let entry = self.table.entry(channel);
-        let (partition, channel) = (entry.partition, entry.name.clone());
+        let (partition, channel) = (self.table.partition(channel), entry.name.clone());
         self.commands.push_back(NodeCommand::Subscribe { want, partition, channel, from });
         want
     }
@@ -108,7 +110,7 @@ impl State {
             let event = Arc::new(SharedEvent::new(row, partition, epoch));
             if is_poll && !self.add_to_poll(idx, &event) {
                 self.stall(idx, channel, want, epoch, offset);
-                self.pending.push((idx, Out::Poll));
+                self.owe(idx, Out::Poll);
                 return;
             }
             if let Some(sub) = self.sub(idx, channel) {
@@ -125,7 +127,7 @@ impl State {
     fn stall(&mut self, idx: ConnIdx, channel: ChannelIdx, want: WantId, epoch: LogEpoch, next: Offset) {
         self.wants.remove(&want);
         let entry = self.table.entry(channel);
-        let (partition, name) = (entry.partition, entry.name.clone());
+        let (partition, name) = (self.table.partition(channel), entry.name.clone());
         self.commands.push_back(NodeCommand::Cancel { want, partition, channel: name });
         if let Some(sub) = self.sub(idx, channel) {
             sub.progress = Progress::Stalled { epoch, next };
@@ -159,7 +161,10 @@ impl State {
 
     pub(super) fn on_established(&mut self, want: WantId, outcome: Outcome, epoch: LogEpoch, upto: Offset) {
         let Some((idx, generation, channel)) = self.wants.remove(&want) else { return };
-        let part = self.table.entry(channel).part;
+        if self.wants.is_empty() && self.wants.capacity() > WANTS_KEPT {
+            self.wants = super::Map::default(); // After a burst.
+        }
+        let part = self.table.entry(channel).part();
         self.parts[part].epoch.get_or_insert(epoch);
         let (had_begun_well, was_told) = self.sub(idx, channel).map_or((false, false), |sub| {
             (sub.outcome.is_some_and(|outcome| !matches!(outcome, Outcome::Lost(_))), sub.told)
@@ -178,7 +183,7 @@ impl State {
         }
         self.tell_if_known(idx);
         if self.conns[idx as usize].mode == Mode::Poll {
-            self.pending.push((idx, Out::Poll));
+            self.owe(idx, Out::Poll);
         }
         self.settle(idx, generation);
     }
@@ -238,7 +243,7 @@ impl State {
             opening.state_sent = true;
             frame.append(&mut opening.held);
         }
-        self.pending.push((idx, Out::Frame(frame.into(), Tag::Keep)));
+        self.owe(idx, Out::Frame(frame.into(), Tag::Keep));
     }
 
     /// What a `state` or a poll's answer says of the channels.
@@ -283,7 +288,7 @@ impl State {
                     if let Some(sub) = self.sub(idx, channel) {
                         sub.outcome = Some(Outcome::Lost(LostReason::Expired));
                     }
-                    self.pending.push((idx, Out::Poll));
+                    self.owe(idx, Out::Poll);
                 } else if is_live {
                     self.tell_gap(idx, channel, LostReason::Expired);
                 }
@@ -305,7 +310,7 @@ impl State {
                     sub.start = None;
                 }
                 if self.conns[idx as usize].mode == Mode::Poll {
-                    self.pending.push((idx, Out::Poll));
+                    self.owe(idx, Out::Poll);
                 } else {
                     self.tell_gap(idx, channel, LostReason::Epoch);
                 }
@@ -334,7 +339,7 @@ impl State {
             && opening.state_sent
             && opening.subs.iter().all(|sub| {
                 sub.told
-                    && matches!(sub.progress, Progress::Live { from } if from <= parts[table.entry(sub.channel).part].next)
+                    && matches!(sub.progress, Progress::Live { from } if from <= parts[table.entry(sub.channel).part()].next)
             });
         if is_settled {
             let last = conn.opening.take().and_then(|opening| opening.last_cursor);

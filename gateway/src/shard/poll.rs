@@ -52,12 +52,11 @@ impl State {
                 sub.progress = Progress::Stalled { epoch: event.epoch, next: offset };
             }
         }
-        self.pending.push((idx, super::Out::Poll));
+        self.owe(idx, super::Out::Poll);
     }
 
     fn release(&mut self, channel: ChannelIdx) {
-        let entry = self.table.entry(channel);
-        let (partition, channel) = (entry.partition, entry.name.clone());
+        let (partition, channel) = (self.table.partition(channel), self.table.entry(channel).name.clone());
         self.commands.push_back(super::NodeCommand::Release { partition, channel });
     }
 

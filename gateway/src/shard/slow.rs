@@ -8,7 +8,7 @@ use tidegate_wire::object::{self, Framing};
 use super::conn::Mode;
 use super::outbox::Tag;
 use super::table::{ChannelIdx, ConnIdx, Table};
-use super::{Out, State};
+use super::{Out, Owed, State};
 use crate::config::SlowPolicy;
 
 /// The reason of a `gap` for a client that did not read.
@@ -32,14 +32,14 @@ impl State {
     pub(super) fn queue_group(
         &mut self,
         idx: ConnIdx,
-        group: &[(ConnIdx, Out)],
+        group: &[Owed],
         framing: Framing,
         cursor: Option<&str>,
         tick: u32,
     ) -> (usize, usize, io::Result<usize>) {
         let before = self.conns[idx as usize].queued_bytes();
-        for (at, (_, out)) in group.iter().enumerate() {
-            let (bytes, tag) = match out {
+        for (at, owed) in group.iter().enumerate() {
+            let (bytes, tag) = match &owed.out {
                 Out::Frame(frame, tag) => (frame.clone(), *tag),
                 Out::Event(event, tag) => {
                     let cursor = cursor.filter(|_| at + 1 == group.len());
