@@ -49,6 +49,7 @@ const LEAVES: &[&str] = &["tidegate", "tidegate-example-chat", "tidegate-e2e", "
 const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["tidegate-gateway"]),
     ("hyper-util", &["tidegate-gateway"]),
+    ("h2", &["tidegate-gateway", "tidegate-loadtest"]),
     ("rcgen", &["tidegate"]),
     ("rustls", &["tidegate-gateway"]),
     ("slab", &["tidegate-gateway"]),
