@@ -149,7 +149,8 @@ async fn until_sent_away(socket: TlsStream<TcpStream>, opening: Vec<u8>, each: f
         while matches!(reading.read(&mut buffer).await, Ok(1..)) {}
     };
     let flooding = async {
-        let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[]), &opening].concat();
+        let begin =
+            [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[]), &opening].concat();
         let mut open = writing.write_all(&begin).await.is_ok();
         for number in (0..FRAMES).step_by(10) {
             let frames: Vec<u8> = (number..number + 10).flat_map(each).collect();

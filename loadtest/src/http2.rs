@@ -40,7 +40,12 @@ impl Http2Socket {
     }
 
     /// Opens a stream and waits for its first `state`; a poll is only asked for.
-    async fn open(&self, server: SocketAddr, transport: Transport, query: &str) -> anyhow::Result<Http2Stream> {
+    async fn open(
+        &self,
+        server: SocketAddr,
+        transport: Transport,
+        query: &str,
+    ) -> anyhow::Result<Http2Stream> {
         let mut client = self.client.clone().ready().await?;
         let wait = if transport == Transport::Poll { "&wait=50s" } else { "" };
         let mut request = Request::get(format!("https://{server}/v1/events?{query}{wait}"));

@@ -44,7 +44,10 @@ impl Tls {
                 roots.add(cert?).with_context(|| format!("{} cannot be trusted", path.display()))?;
             }
             if roots.is_empty() {
-                bail!("{} holds no certificate: name a PEM file (-----BEGIN CERTIFICATE-----)", path.display());
+                bail!(
+                    "{} holds no certificate: name a PEM file (-----BEGIN CERTIFICATE-----)",
+                    path.display()
+                );
             }
             builder.with_root_certificates(roots).with_no_client_auth()
         } else {

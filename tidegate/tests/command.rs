@@ -263,10 +263,9 @@ fn tail_follows_over_tls_and_says_whom_it_does_not_trust() {
     let (code, line, notes) = run(home.path(), &distrusting, &[]);
     assert!(code == 2 && line.is_empty() && notes.contains("not trusted"), "{line}{notes}");
     let plain = public.replace("https", "http");
-    for (server, ca, said) in [
-        (&public, home.path().join("nowhere"), "--tls-ca"),
-        (&plain, path, "--tls-ca is for --server https"),
-    ] {
+    for (server, ca, said) in
+        [(&public, home.path().join("nowhere"), "--tls-ca"), (&plain, path, "--tls-ca is for --server https")]
+    {
         let line = ["tail", "a", "--server", server, "--tls-ca", ca.to_str().expect("UTF-8")];
         let (code, _, notes) = run(home.path(), &line, &[]);
         assert!(code == 2 && notes.contains(said), "{notes}");

@@ -95,7 +95,9 @@ async fn websocket(client: &SendRequest<Bytes>, secure: &Secure, target: &str) -
     let version = [("sec-websocket-version", "13"), ("sec-websocket-extensions", "permessage-deflate")];
     let (response, send) = connect(client, secure, target, "websocket", &version).await;
     assert_eq!(response.status(), 200);
-    for absent in ["sec-websocket-accept", "sec-websocket-extensions", "upgrade", "connection", "content-type"] {
+    for absent in
+        ["sec-websocket-accept", "sec-websocket-extensions", "upgrade", "connection", "content-type"]
+    {
         assert!(!response.headers().contains_key(absent), "{absent}");
     }
     let stream = StreamSocket { send, receive: response.into_body(), unread: Bytes::new() };

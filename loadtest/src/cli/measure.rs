@@ -12,7 +12,8 @@ use clap::Args;
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{
-    Memory, Tls, Transport, make_room, open_all, open_all_http2, open_all_tls, publish_latency, settled_memory,
+    Memory, Tls, Transport, make_room, open_all, open_all_http2, open_all_tls, publish_latency,
+    settled_memory,
 };
 
 /// User memory of idle connections: on one shared channel, or with a user and channels of their own

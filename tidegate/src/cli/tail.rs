@@ -11,11 +11,11 @@ use futures::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::WebSocketStream;
 
 use crate::cli::tail::follow::{Ended, Follower, refusal};
 use crate::cli::tls::{Trust, distrust};
@@ -168,7 +168,9 @@ fn no_connection(args: &TailArgs, error: Option<&std::io::Error>) -> Failure {
     if let Some(error) = error.filter(|error| error.get_ref().is_some()) {
         return Failure::not_now(format!("{server}: no TLS with it ({error}); is it http://?"));
     }
-    Failure::not_now(format!("nothing answers at {server}: is `tidegate dev` running? Name another with --server"))
+    Failure::not_now(format!(
+        "nothing answers at {server}: is `tidegate dev` running? Name another with --server"
+    ))
 }
 
 /// Full jitter: anything up to a bound that doubles.
@@ -210,7 +212,8 @@ async fn read(mut socket: Socket, follower: &mut Follower) -> Result<Ended, Fail
 }
 
 fn request(args: &TailArgs, cursor: Option<&str>) -> Result<Request, Failure> {
-    let wrong = || Failure::usage(format!("--server {}: write http://HOST:PORT or https://HOST:PORT", args.server));
+    let wrong =
+        || Failure::usage(format!("--server {}: write http://HOST:PORT or https://HOST:PORT", args.server));
     let (scheme, base) = match args.server.split_once("://") {
         Some(("http" | "ws", rest)) => ("ws", rest.trim_end_matches('/')),
         Some(("https" | "wss", rest)) => ("wss", rest.trim_end_matches('/')),

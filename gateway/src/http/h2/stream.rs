@@ -105,17 +105,18 @@ impl H2Stream {
     /// Writes bytes that others hold too, without a copy.
     pub(crate) fn try_write_shared(&mut self, bytes: &Bytes) -> io::Result<usize> {
         let (send, room) = self.room(bytes.len())?;
-        send_data(send, bytes.slice(..room))
+        send_data(send, bytes.slice(..room), bytes.len())
     }
 
     pub(crate) fn try_write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let (send, room) = self.room(slices.iter().map(|slice| slice.len()).sum())?;
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        let (send, room) = self.room(wanted)?;
         let mut taken = BytesMut::with_capacity(room);
         for slice in slices {
             let left = room - taken.len();
             taken.extend_from_slice(&slice[..slice.len().min(left)]);
         }
-        send_data(send, taken.freeze())
+        send_data(send, taken.freeze(), wanted)
     }
 
     pub(crate) fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,11 +144,13 @@ impl H2Stream {
     }
 }
 
-fn send_data(send: &mut SendStream<Bytes>, data: Bytes) -> io::Result<usize> {
+/// Sends a part of what is wanted, and asks for room for the rest: without that the writer would not be woken.
+fn send_data(send: &mut SendStream<Bytes>, data: Bytes, wanted: usize) -> io::Result<usize> {
     let count = data.len();
     if count > 0 {
         send.send_data(data, false).map_err(|_| ErrorKind::BrokenPipe)?;
     }
+    send.reserve_capacity((wanted - count).min(limits::H2_SEND_BYTES_LIMIT));
     Ok(count)
 }
 
