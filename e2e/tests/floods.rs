@@ -89,7 +89,7 @@ fn floods() -> Vec<Flood> {
         // CVE-2025-8671: it is the server that is made to reset.
         quiet("provoked resets", &["provoked_reset"], |number| {
             let asked = frame(HEADERS, END_STREAM | END_HEADERS, named(number), &poll());
-            [asked, frame(WINDOW_UPDATE, 0, named(number), &[0; 4])].concat()
+            [asked, frame(WINDOW_UPDATE, 0, named(number), &[0x7f, 0xff, 0xff, 0xff])].concat()
         }),
         Flood {
             name: "continuations",

@@ -81,7 +81,7 @@ pub(crate) async fn serve(
         Err(_) => Ok(()), // It never began.
     };
     if let (Err(error), Some(tls)) = (ended, &shard.shared.tls)
-        && let Some(kind) = seen.flood.get().or_else(|| fault_of(&error))
+        && let Some(kind) = seen.flood.get().or_else(|| fault_of(&error, &seen))
     {
         tls.metrics.h2_faults.with_label_values(&[kind]).inc();
     }
@@ -89,12 +89,11 @@ pub(crate) async fn serve(
 }
 
 /// What the client did, where it is the client's fault, as the metric's label.
-fn fault_of(error: &h2::Error) -> Option<&'static str> {
+fn fault_of(error: &h2::Error, seen: &Seen) -> Option<&'static str> {
     if !error.is_library() {
         return None; // It went, or its network did.
     }
-    // The library says it in words only, and in the GOAWAY that it sends.
-    let said = error.to_string();
+    // The library says more only to the client, in the words of its GOAWAY.
     let known = [
         ("too_many_resets", "unanswered_reset"),
         ("too_many_internal_resets", "provoked_reset"),
@@ -102,7 +101,7 @@ fn fault_of(error: &h2::Error) -> Option<&'static str> {
         ("header_list_way_too_large", "header_list"),
         ("too_many_data_frames", "data"),
     ];
-    let known = known.iter().find(|(words, _)| said.contains(words));
+    let known = known.iter().find(|(words, _)| seen.ends_in(words));
     Some(known.map_or("protocol", |(_, kind)| kind))
 }
 

@@ -2,7 +2,7 @@
 //! resets, and frames of kinds that nobody knows. Who sends more of them than any client has a use for is sent away. What
 //! else can be too much (header lists, CONTINUATION, resets of what was not looked at, small DATA) the h2 library counts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +17,8 @@ use crate::socket::ClientSocket;
 /// `PRI * HTTP/2.0` and so on, before the first frame.
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
+/// Bytes kept of what was sent last: the words of a GOAWAY.
+const SENT_BYTES: usize = 32;
 
 /// Follows the frames of one socket by their heads.
 #[derive(Debug)]
@@ -92,6 +94,15 @@ pub(super) struct Seen {
     pub(super) heard: Cell<bool>,
     /// Which kind of frame was one too many.
     pub(super) flood: Cell<Option<&'static str>>,
+    /// The end of what was sent last.
+    sent: RefCell<Vec<u8>>,
+}
+
+impl Seen {
+    /// Whether what was sent last ends in these words: as a GOAWAY does that says why.
+    pub(super) fn ends_in(&self, words: &str) -> bool {
+        self.sent.borrow().ends_with(words.as_bytes())
+    }
 }
 
 /// A socket whose frames are counted.
@@ -129,9 +140,12 @@ impl AsyncRead for MeteredSocket {
 }
 
 impl MeteredSocket {
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, last: &[u8], written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
             self.meter.wrote(count);
+            let mut sent = self.seen.sent.borrow_mut();
+            sent.clear();
+            sent.extend_from_slice(&last[last.len().saturating_sub(SENT_BYTES)..]);
         }
         written
     }
@@ -140,7 +154,7 @@ impl MeteredSocket {
 impl AsyncWrite for MeteredSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.wrote(written)
+        self.wrote(buf, written)
     }
 
     fn poll_write_vectored(
@@ -149,7 +163,8 @@ impl AsyncWrite for MeteredSocket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.wrote(written)
+        let last = bufs.iter().rev().find(|slice| !slice.is_empty());
+        self.wrote(last.map_or(&[], |slice| slice), written)
     }
 
     fn is_write_vectored(&self) -> bool {
