@@ -20,6 +20,7 @@ use crate::harness::{Client, PATIENCE, eventually};
 use crate::tls_harness::Secure;
 
 const EVENTS: &str = "/v1/events?channel=a";
+const VERSION: (&str, &str) = ("sec-websocket-version", "13");
 
 /// One stream as a socket.
 struct StreamSocket {
@@ -92,7 +93,7 @@ async fn connect(
 }
 
 async fn websocket(client: &SendRequest<Bytes>, secure: &Secure, target: &str) -> Client<StreamSocket> {
-    let version = [("sec-websocket-version", "13"), ("sec-websocket-extensions", "permessage-deflate")];
+    let version = [VERSION, ("sec-websocket-extensions", "permessage-deflate")];
     let (response, send) = connect(client, secure, target, "websocket", &version).await;
     assert_eq!(response.status(), 200);
     for absent in
@@ -175,21 +176,23 @@ async fn websockets_share_a_socket_with_all_else() {
     secure.stop().await;
 }
 
+/// What is asked for where and with which headers, and the answer.
+type Refused = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16, &'static str);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_websocket_is_refused_and_says_why() {
     let secure = Secure::start(|_| {}).await;
     let (client, running) = socket(&secure).await;
-    let version = ("sec-websocket-version", "13");
-    let foreign = ("origin", "https://evil.test");
-    for (target, protocol, headers, status, text) in [
-        (EVENTS, "websocket", &[][..], 426, "version is not 13"),
+    let cases: [Refused; 7] = [
+        (EVENTS, "websocket", &[], 426, "version is not 13"),
         (EVENTS, "websocket", &[("sec-websocket-version", "8")], 426, "version is not 13"),
-        (EVENTS, "websocket", &[version, version], 400, "given twice"),
-        (EVENTS, "websocket", &[version, foreign], 403, "origin"),
-        ("/v1/events?channel=user:x", "websocket", &[version], 403, "user:x"),
-        (EVENTS, "connect-udp", &[version], 405, "GET"),
-        ("/elsewhere", "websocket", &[version], 404, "/v1/events"),
-    ] {
+        (EVENTS, "websocket", &[VERSION, VERSION], 400, "given twice"),
+        (EVENTS, "websocket", &[VERSION, ("origin", "https://evil.test")], 403, "origin"),
+        ("/v1/events?channel=user:x", "websocket", &[VERSION], 403, "user:x"),
+        (EVENTS, "connect-udp", &[VERSION], 405, "GET"),
+        ("/elsewhere", "websocket", &[VERSION], 404, "/v1/events"),
+    ];
+    for (target, protocol, headers, status, text) in cases {
         let (response, _send) = connect(&client, &secure, target, protocol, headers).await;
         assert_eq!(response.status(), status, "{target} {protocol} {headers:?}");
         read_until(&mut response.into_body(), text).await;
