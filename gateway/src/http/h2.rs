@@ -19,7 +19,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tidegate_vocab::limits;
@@ -273,7 +273,9 @@ async fn whole(answer: Answer) -> (Response<()>, Bytes) {
 
 /// Sends an answer: at once what h2 may hold for a stream, more of it as the client takes it.
 fn send_answer(mut respond: SendResponse<Bytes>, mut head: Response<()>, body: Bytes, open: Rc<()>) {
-    head.headers_mut().remove(CONNECTION); // HTTP/2 has no such header.
+    for name in [CONNECTION, UPGRADE] {
+        head.headers_mut().remove(name); // HTTP/2 has no such header, and the library refuses it.
+    }
     if ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status()) {
         head.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| body.len().into());
     }
