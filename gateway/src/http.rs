@@ -1,5 +1,5 @@
-//! HTTP on the public port, until a request turns out to be a stream. The one module that names hyper. HTTP/2, where a
-//! socket is never taken, is in [`h2`]; the rest of this text is about HTTP/1.1.
+//! HTTP on the public port, until a request turns out to be a stream. The one module that names hyper and h2. HTTP/2, where
+//! a socket is never taken, is in [`h2`]; the rest of this text is about HTTP/1.1.
 //!
 //! hyper parses and answers; nothing else. When a handler decides that a request is a stream or a poll, it leaves a
 //! [`Takeover`] and never answers: nothing of that answer has been written, so [`serve`] takes the socket and the bytes
@@ -9,7 +9,6 @@
 mod answer;
 pub(crate) mod h2;
 mod io;
-mod pipe;
 mod route;
 
 use std::cell::{Cell, RefCell};
@@ -34,8 +33,8 @@ use crate::admission::{Entry, Permit};
 use crate::shard::Shard;
 use crate::socket::ClientSocket;
 use answer::Answer;
+pub(crate) use h2::H2Stream;
 use io::TakeableIo;
-pub(crate) use pipe::H2Stream;
 use route::Outcome;
 
 /// Time in which an answer must have been taken by its socket.

@@ -31,6 +31,10 @@ impl Transport {
     pub(crate) const ALL: [Self; 4] = [Self::WebSocket, Self::Sse, Self::Ndjson, Self::Poll];
 }
 
+/// Marks the head of a CONNECT that asks for a WebSocket over HTTP/2 (RFC 8441): else it is as that of a GET.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExtendedConnect;
+
 /// The cursor that came with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CursorParam {
@@ -64,6 +68,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The transport that a request asks for, known before anything else can be wrong with it.
 pub(crate) fn transport_of(parts: &Parts) -> Result<Transport, Problem> {
+    if parts.extensions.get::<ExtendedConnect>().is_some() {
+        return Ok(Transport::WebSocket); // What it opens carries nothing else.
+    }
     match query(parts, "as").as_deref() {
         Some("ws") => Ok(Transport::WebSocket),
         Some("sse") => Ok(Transport::Sse),

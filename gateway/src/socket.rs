@@ -1,11 +1,12 @@
-//! A client's socket: TCP, or TLS over it, or one stream of an HTTP/2 socket. What HTTP and the shard do with one is the same for both: try now, and wait
-//! for readiness. Plain sockets pay one branch for it.
+//! A client's socket: TCP, or TLS over it, or one stream of an HTTP/2 socket. What HTTP and the shard do with one is the
+//! same for all: try now, and wait for readiness. Plain sockets pay one branch for it.
 
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
@@ -20,8 +21,8 @@ use crate::tls::TlsSocket;
 pub(crate) enum ClientSocket {
     Plain(TcpStream),
     Tls(Box<TlsSocket>),
-    /// One stream of an HTTP/2 socket, which stays with hyper.
-    H2(H2Stream),
+    /// One stream of an HTTP/2 socket, which stays with HTTP.
+    H2(Box<H2Stream>),
 }
 
 impl ClientSocket {
@@ -33,7 +34,7 @@ impl ClientSocket {
         match self {
             Self::Plain(tcp) => tcp.try_read(buffer),
             Self::Tls(tls) => tls.try_read(buffer),
-            Self::H2(stream) => stream.try_read(),
+            Self::H2(stream) => stream.try_read(buffer),
         }
     }
 
@@ -47,6 +48,14 @@ impl ClientSocket {
             Self::Tls(tls) => tls.try_write(bytes),
             Self::H2(stream) => stream.try_write_vectored(&[io::IoSlice::new(bytes)]),
         }
+    }
+
+    /// As [`ClientSocket::try_write`], of bytes that others hold too: HTTP/2 keeps what it takes without a copy.
+    ///
+    /// # Errors
+    /// As [`ClientSocket::try_write`].
+    pub(crate) fn try_write_shared(&mut self, bytes: &Bytes) -> io::Result<usize> {
+        if let Self::H2(stream) = self { stream.try_write_shared(bytes) } else { self.try_write(bytes) }
     }
 
     /// As [`ClientSocket::try_write`], from several places at once.
@@ -77,7 +86,7 @@ impl ClientSocket {
         }
     }
 
-    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => tcp.poll_write_ready(cx),
             Self::Tls(tls) => tls.tcp().poll_write_ready(cx),

@@ -62,7 +62,7 @@ pub enum TlsError {
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: Arc<ServerConfig>,
-    metrics: TlsMetrics,
+    pub(crate) metrics: TlsMetrics,
 }
 
 fn provider() -> CryptoProvider {

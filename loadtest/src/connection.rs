@@ -1,12 +1,15 @@
-//! Client connections on raw sockets.
+//! Client connections on raw sockets, or on TLS over them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
+
+use crate::tls::Tls;
 
 /// How a connection receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,12 +27,12 @@ pub enum Transport {
 /// Connections being opened at the same time.
 const OPENING_AT_ONCE: usize = 64;
 /// Time for one connection to have its first `state`.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One open connection.
 #[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -39,8 +42,39 @@ impl Connection {
     /// # Errors
     /// When the server refuses, closes, or says nothing for 20 s.
     pub async fn open(server: SocketAddr, transport: Transport, query: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(server).await.context("cannot connect")?;
-        stream.set_nodelay(true)?;
+        Self::begin(connect(server).await?, transport, query).await
+    }
+
+    /// The socket, and what was read behind the last needle.
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.unread)
+    }
+}
+
+impl Connection<TlsStream<TcpStream>> {
+    /// As [`Connection::open`], over TLS.
+    ///
+    /// # Errors
+    /// As [`Connection::open`], and when there is no TLS with the server.
+    pub async fn open_tls(
+        server: SocketAddr,
+        tls: &Tls,
+        transport: Transport,
+        query: &str,
+    ) -> anyhow::Result<Self> {
+        let stream = tls.connect(connect(server).await?).await?;
+        Self::begin(stream, transport, query).await
+    }
+}
+
+async fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(server).await.context("cannot connect")?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn begin(stream: S, transport: Transport, query: &str) -> anyhow::Result<Self> {
         let mut connection = Self { stream, unread: Vec::new() };
         let headers = match transport {
             Transport::Ws => {
@@ -92,11 +126,6 @@ impl Connection {
         Ok(self.stream.write_all(request.as_bytes()).await?)
     }
 
-    /// The socket, and what was read behind the last needle.
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        (self.stream, self.unread)
-    }
-
     /// What was read behind the last needle, up to the end of a cursor member.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -113,13 +142,42 @@ pub async fn open_all(
     transport: Transport,
     count: usize,
     query: impl Fn(usize) -> String,
-    mut progress: impl FnMut(usize),
+    progress: impl FnMut(usize),
 ) -> anyhow::Result<Vec<Connection>> {
+    let open = move |query: String| async move { Connection::open(server, transport, &query).await };
+    all(count, query, open, progress).await
+}
+
+/// As [`open_all`], over TLS.
+///
+/// # Errors
+/// The first that does not open.
+pub async fn open_all_tls(
+    server: SocketAddr,
+    tls: &Tls,
+    transport: Transport,
+    count: usize,
+    query: impl Fn(usize) -> String,
+    progress: impl FnMut(usize),
+) -> anyhow::Result<Vec<Connection<TlsStream<TcpStream>>>> {
+    let tls = tls.clone();
+    let open = move |query: String| {
+        let tls = tls.clone();
+        async move { Connection::open_tls(server, &tls, transport, &query).await }
+    };
+    all(count, query, open, progress).await
+}
+
+async fn all<C: Send + 'static, F: Future<Output = anyhow::Result<C>> + Send + 'static>(
+    count: usize,
+    query: impl Fn(usize) -> String,
+    open: impl Fn(String) -> F,
+    mut progress: impl FnMut(usize),
+) -> anyhow::Result<Vec<C>> {
     let (mut opened, mut opening, mut next) = (Vec::with_capacity(count), JoinSet::new(), 0);
     while opened.len() < count {
         while next < count && opening.len() < OPENING_AT_ONCE {
-            let query = query(next);
-            opening.spawn(async move { Connection::open(server, transport, &query).await });
+            opening.spawn(open(query(next)));
             next += 1;
         }
         let Some(connection) = opening.join_next().await else { break };

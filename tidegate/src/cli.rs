@@ -13,6 +13,7 @@ mod ring;
 mod serve;
 mod table;
 mod tail;
+mod tls;
 mod token;
 mod topics;
 mod users;

@@ -1,7 +1,7 @@
 //! The command as people run it: what it prints and how it exits.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -242,6 +242,36 @@ fn dev_publishes_tails_and_ends_on_sigterm() {
     for line in log.lines() {
         serde_json::from_str::<serde_json::Value>(line).expect("each line is JSON when nobody reads it");
     }
+}
+
+#[test]
+fn tail_follows_over_tls_and_says_whom_it_does_not_trust() {
+    let home = home();
+    let mut dev = Dev::start(home.path(), &["--tls"]);
+    let (public, api) = (dev.told("public"), dev.told("api"));
+    assert!(public.starts_with("https://"), "{public}");
+    let cert = PathBuf::from(dev.told("tls"));
+    run(home.path(), &["publish", "score:42", "{\"home\":1}", "--api", &api], &[]);
+    let tail = ["tail", "score:42", "--last", "1", "--count", "1", "--server", &public];
+    let trusting = [&tail[..], &["--tls-ca", cert.to_str().expect("UTF-8")]].concat();
+    let (code, line, notes) = run(home.path(), &trusting, &[]);
+    assert!(code == 0 && line.ends_with("{\"home\":1}\n"), "{line}{notes}");
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("signed");
+    let path = home.path().join("other.pem");
+    std::fs::write(&path, other.cert.pem()).expect("written");
+    let distrusting = [&tail[..], &["--tls-ca", path.to_str().expect("UTF-8")]].concat();
+    let (code, line, notes) = run(home.path(), &distrusting, &[]);
+    assert!(code == 2 && line.is_empty() && notes.contains("not trusted"), "{line}{notes}");
+    let plain = public.replace("https", "http");
+    for (server, ca, said) in
+        [(&public, home.path().join("nowhere"), "--tls-ca"), (&plain, path, "--tls-ca is for --server https")]
+    {
+        let line = ["tail", "a", "--server", server, "--tls-ca", ca.to_str().expect("UTF-8")];
+        let (code, _, notes) = run(home.path(), &line, &[]);
+        assert!(code == 2 && notes.contains(said), "{notes}");
+    }
+    dev.signal(Signal::TERM);
+    assert_eq!(dev.ended().0.code(), Some(0));
 }
 
 #[test]

@@ -28,6 +28,23 @@ pub const REQUEST_HEADERS_LIMIT: usize = 64;
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 10_000;
 /// Bytes of TLS records that may wait for one slow socket beside its outbox: one full record.
 pub const TLS_UNSENT_BYTES_LIMIT: usize = 16 * 1024;
+/// Requests of one HTTP/2 socket that are open at once, each a connection to us: more than a browser's tabs, far fewer than a
+/// node holds.
+pub const H2_STREAMS_LIMIT: u32 = 128;
+/// Requests of one HTTP/2 socket that were reset before they were looked at: rapid reset (CVE-2023-44487) ends here.
+pub const H2_PENDING_RESETS_LIMIT: usize = 20;
+/// Streams of one HTTP/2 socket that its client made us reset (CVE-2025-8671).
+pub const H2_LOCAL_RESETS_LIMIT: usize = 128;
+/// Bytes that may wait in HTTP/2 for one stream beside its outbox: what TLS may hold of a socket.
+pub const H2_SEND_BYTES_LIMIT: usize = 16 * 1024;
+/// Bytes that a client may send on one HTTP/2 stream, and on all of a socket, before they are read.
+pub const H2_WINDOW_BYTES: u32 = 64 * 1024;
+/// Frames of an HTTP/2 socket that ask for nothing (settings, pings, priorities, window updates, resets) at once.
+pub const H2_CONTROL_FRAMES_BURST: u32 = 1_000;
+/// Such frames a second from then on.
+pub const H2_CONTROL_FRAMES_RATE: u32 = 100;
+/// Bytes sent that allow one more of them: two window updates answer the smallest event, and two of our pongs not one ping.
+pub const H2_BYTES_PER_CONTROL_FRAME: u32 = 64;
 /// Milliseconds in which a `POST /v1/messages` body must have arrived.
 pub const REQUEST_BODY_TIMEOUT_MS: u64 = 10_000;
 /// Bytes that may wait for one slow socket before its policy applies.
@@ -206,6 +223,8 @@ const _: () = {
     assert!(2 * (DELIVER_BATCH_BYTES + READ_BYTES_LIMIT + EVENT_BYTES_LIMIT) < DELIVER_RESPONSE_BYTES_LIMIT);
     // A node that misses two answers of every router still delivers.
     assert!(CONTROL_FRESH_MS >= 3 * CONTROL_ASK_INTERVAL_MS);
+    // Answers to pings (17 bytes) and settings (9) do not earn the next one.
+    assert!(H2_BYTES_PER_CONTROL_FRAME > 2 * 17);
     // A ping leaves before a proxy's usual 60 s and is answered before the next.
     assert!(PING_INTERVAL_MS + PONG_TIMEOUT_MS < 60_000 && PONG_TIMEOUT_MS < PING_INTERVAL_MS);
 };

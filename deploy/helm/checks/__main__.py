@@ -61,7 +61,7 @@ def main():
     plants = [
         ("renderings", lambda: plant(renderings, tally)),
         ("schemas", lambda: schemas.notice_planted(of["ha"], tally)),
-        ("configs", lambda: configs.notice_planted(of["min"], tally)),
+        ("configs", lambda: configs.notice_planted(of["min"], tally) + configs.notice_no_key(of["tls"], tally)),
         ("prometheus", lambda: prom.notice_planted(of["ha"], tally)),
         ("templates", lambda: scenarios.notice_planted(chart, tally)),
     ]

@@ -1,5 +1,6 @@
 """Lets the real binary read the configuration of each role as it is rendered."""
 
+import functools
 import os
 import pathlib
 import re
@@ -26,6 +27,16 @@ def binary():
     return os.path.realpath(path)
 
 
+@functools.cache
+def certificate():
+    """A certificate and its key, as a Secret of type kubernetes.io/tls has them."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-certificate-") as root:
+        cert, key = f"{root}/tls.crt", f"{root}/tls.key"
+        made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=push.example", "-out", cert, "-keyout", key]
+        subprocess.run(made, check=True, capture_output=True)
+        return {"tls.crt": pathlib.Path(cert).read_text(), "tls.key": pathlib.Path(key).read_text()}
+
+
 def materialize(rendering, workload, root):
     """Lays what the pod mounts below root; the paths in the configuration follow."""
     spec = workload["spec"]["template"]["spec"]
@@ -41,7 +52,7 @@ def materialize(rendering, workload, root):
                 (folder / name).write_text(text)
         elif "secret" in volume:
             for item in volume["secret"]["items"]:
-                (folder / item["path"]).write_text(HMAC + "\n")
+                (folder / item["path"]).write_text(certificate().get(item["path"], HMAC + "\n"))
 
 
 def environment(rendering, workload):
@@ -121,3 +132,14 @@ def notice_planted(rendering, tally):
         code, said = read(rendering, rendering.workload(role), fault)
         tally.ok(code == 2, f"check-config of {role} takes {fault.__name__}: {code} {said.strip()[-300:]}")
     return len(faults)
+
+
+def notice_no_key(rendering, tally):
+    """A certificate where its key should be has to be refused."""
+
+    def no_key(root):
+        (root / "run/secrets/tidegate/tls/tls.key").write_text(certificate()["tls.crt"])
+
+    code, said = read(rendering, rendering.workload("gateway"), no_key)
+    tally.ok(code == 2 and "tls.key_file" in said, f"check-config of gateway takes a certificate for a key: {code} {said.strip()[-300:]}")
+    return 1

@@ -82,6 +82,11 @@ def ports(rendering, tally):
     for monitor in rendering.of("PodMonitor"):
         for name in selected(rendering, monitor["spec"]["selector"]):
             tally.ok(monitor["spec"]["podMetricsEndpoints"][0]["port"] in named[name], f"the PodMonitor asks {name} at a port that it has not")
+    for service in rendering.of("Service"):
+        for port in service["spec"]["ports"]:
+            if port["name"] == "public":
+                wanted = "https" if "tls" in toml(rendering, "gateway") else "http"
+                tally.ok(port.get("appProtocol") == wanted, f"Service {service['metadata']['name']} says {port.get('appProtocol')}, and gateways speak {wanted}")
     for route in rendering.of("Ingress", "HTTPRoute"):
         for rule in route["spec"]["rules"]:
             if route["kind"] == "Ingress":

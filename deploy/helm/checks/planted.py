@@ -61,6 +61,10 @@ def listen_elsewhere(r):
     toml_of(r, "router", r"0\.0\.0\.0:8003", "0.0.0.0:8005")
 
 
+def says_plain(r):
+    of(r, "Service", "-gateway")["spec"]["ports"][0]["appProtocol"] = "h2c"
+
+
 def route_astray(r):
     of(r, "HTTPRoute")["spec"]["rules"][0]["backendRefs"][0]["port"] = 8000
 
@@ -127,6 +131,10 @@ def sub_path(r):
 def unmounted(r):
     mounts = spec(r, "gateway")["containers"][0]["volumeMounts"]
     mounts.remove(next(mount for mount in mounts if mount["name"] == "members"))
+
+
+def certificate_elsewhere(r):
+    toml_of(r, "gateway", r'cert_file = "[^"]+"', 'cert_file = "/etc/ssl/own.crt"')
 
 
 def lost_map(r):
@@ -196,12 +204,12 @@ def strange_port(r):
 # A fault, by the family that has to notice it. Each is planted into the first rendering in which there is what it breaks.
 PLANTED = {
     families.selectors: [service_label, pod_label, budget_all, monitor_none, scaler_lost, headful],
-    families.ports: [target_port, listen_elsewhere, route_astray],
+    families.ports: [target_port, listen_elsewhere, says_plain, route_astray],
     families.restricted: [as_root, may_gain, keeps_capability, writable, no_seccomp, token],
     families.secrets: [secret_in_config, secret_as_text],
     families.names: [long_name, twice],
     families.grace: [short_grace, short_window, early_offline],
-    families.volumes: [sub_path, unmounted, lost_map],
+    families.volumes: [sub_path, unmounted, certificate_elsewhere, lost_map],
     families.flows: [open_port, closed_port, every_port, no_policy],
     families.members: [member_missing, member_elsewhere, members_version],
     families.probes: [health, liveness_asks_kafka],

@@ -26,6 +26,7 @@ def checksum(chart, tally):
         ({"registry__config": {"registry": {"debounce": "60s"}}}, {"registry"}),
         ({"kafka__bootstrap": ["other:9092"]}, {"router"}),
         ({"gateway__connectionsPerPod": 60000}, {"gateway"}),
+        ({"gateway__tls": {"existingSecret": "push-tls"}}, {"gateway"}),
         ({"gateway__replicas": 9, "router__replicas": 5}, set()),
         ({"registry__replicas": 5, "registry__membersVersion": 2}, set()),
         ({"image__tag": "9.9.9", "gateway__resources": {"limits": {"memory": "2Gi"}}}, set()),
@@ -141,6 +142,7 @@ REFUSED = [
     ({"config__server": {"admin": "0.0.0.0:1"}}, ["admin"]),
     ({"config__auth": {"hmac_secret": "0123456789abcdef0123456789abcdef"}}, ["hmac_secret"]),
     ({"gateway__config": {"drain": {"window": "1s"}}}, ["drain"]),
+    ({"gateway__config": {"tls": {"cert_file": "/own.crt"}}}, ["'tls' not allowed"]),
     ({"config__history": {"age": "2 hours"}}, ["age"]),
     ({"config__namespaces": {"score": {"history": 1}}}, ["history"]),
 ]

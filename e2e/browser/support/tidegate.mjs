@@ -10,15 +10,20 @@ const BINARY = process.env.TIDEGATE_BIN;
 
 export class Server {
   #env;
+  #tls;
   #child;
   #ports = { public: 0, api: 0, admin: 0 };
   stderr = "";
 
-  /** @param {Record<string, string>} [env] settings as `TIDEGATE__SECTION__KEY` */
-  static async start(env = {}) {
+  /**
+   * @param {Record<string, string>} [env] settings as `TIDEGATE__SECTION__KEY`
+   * @param {{ tls?: boolean }} [options] with `tls` the public port speaks TLS with a certificate of its own making
+   */
+  static async start(env = {}, { tls = false } = {}) {
     if (!BINARY) throw new Error("set TIDEGATE_BIN to a tidegate binary");
     const server = new Server();
     server.#env = env;
+    server.#tls = tls;
     server.directory = await mkdtemp(join(tmpdir(), "tidegate-browser-"));
     await server.run();
     return server;
@@ -29,7 +34,7 @@ export class Server {
     const portsFile = join(this.directory, "ports.json");
     await rm(portsFile, { force: true });
     const at = (name) => ["--" + name, `127.0.0.1:${this.#ports[name]}`];
-    const args = ["dev", ...at("public"), ...at("api"), ...at("admin"), "--data-dir", join(this.directory, "data"), "--ports-file", portsFile];
+    const args = ["dev", ...at("public"), ...at("api"), ...at("admin"), "--data-dir", join(this.directory, "data"), "--ports-file", portsFile, ...(this.#tls ? ["--tls"] : [])];
     const child = spawn(BINARY, args, { env: { ...process.env, ...this.#env }, stdio: ["ignore", "ignore", "pipe"] });
     child.exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
     child.stderr.on("data", (text) => (this.stderr = (this.stderr + text).slice(-20_000)));
@@ -43,7 +48,14 @@ export class Server {
   }
 
   get origin() {
-    return `http://127.0.0.1:${this.#ports.public}`;
+    return `${this.#tls ? "https" : "http"}://127.0.0.1:${this.#ports.public}`;
+  }
+
+  /** The value of one metric, named as it is printed: with its labels. 0 where there is none yet. */
+  async metric(name) {
+    const text = await (await fetch(`http://127.0.0.1:${this.#ports.admin}/metrics`)).text();
+    const line = text.split("\n").find((line) => line.startsWith(`${name} `));
+    return line ? Number(line.slice(name.length + 1)) : 0;
   }
 
   /** SIGTERM, and its whole drain. Fails unless it exits with 0. */

@@ -1,62 +1,60 @@
-//! HTTP/2 on a TLS socket whose client asked for it: each stream of events, and each poll, is a stream of the socket.
+//! HTTP/2 on a TLS socket whose client asked for it: each stream of events, WebSocket and poll is a stream of the socket.
 //!
-//! hyper keeps the socket. A request that is a stream is adopted by the shard with one end of a [`pipe`](super::pipe)
-//! in the place of a socket, and counts as a connection of its own against the limits.
+//! The h2 library keeps the socket. A request that is a stream is adopted by the shard with an [`H2Stream`] in the place of
+//! a socket, and counts as a connection of its own against the limits. What its client may make us do without asking for
+//! anything is counted ([`meter`]); who overdoes it is sent away.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+mod body;
+mod meter;
+mod stream;
+
+use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
-use http::{Request, Response};
-use http_body_util::Either;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use tidegate_vocab::limits;
 use tidegate_wire::http1::{EVENT_STREAM, NDJSON, stream_headers};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
-use super::pipe::{Cut, PipeBody, pipe};
+use super::ANSWER_TIMEOUT;
+use super::answer::Answer;
 use super::route::{self, Outcome};
 use crate::admission::{Entry, Permit};
-use crate::request::Transport;
+use crate::request::{ExtendedConnect, Transport};
 use crate::shard::Shard;
 use crate::socket::ClientSocket;
+use body::H2Body;
+use meter::{MeteredSocket, Seen};
+pub(crate) use stream::H2Stream;
 
-/// Requests of one socket that are open at once, streams and waiting polls among them.
-const STREAMS_LIMIT: u32 = 128;
-/// Requests that a client may have reset before they were looked at: rapid reset (CVE-2023-44487) ends here.
-const PENDING_RESETS_LIMIT: usize = 20;
-/// Streams that a client may have made this side reset before its socket is closed (CVE-2025-8671).
-const LOCAL_RESETS_LIMIT: usize = 128;
-/// Bytes that hyper may hold for one stream.
-const SEND_BYTES_LIMIT: usize = 16 * 1024;
-/// Bytes that a client may send on one stream, and on all of a socket, before they are read.
-const WINDOW_BYTES: u32 = 64 * 1024;
-/// Time in which a ping must be answered.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PONG_TIMEOUT: Duration = Duration::from_millis(limits::PONG_TIMEOUT_MS);
 
-type Body = Either<http_body_util::Full<bytes::Bytes>, PipeBody>;
-
-/// Runs hyper's part of each stream on the shard.
-#[derive(Debug, Clone, Copy)]
-struct OnShard;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnShard {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits::H2_STREAMS_LIMIT)
+        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_LIMIT)
+        .max_local_error_reset_streams(Some(limits::H2_LOCAL_RESETS_LIMIT))
+        .max_header_list_size(limits::REQUEST_HEAD_BYTES_LIMIT as u32)
+        .max_send_buffer_size(limits::H2_SEND_BYTES_LIMIT)
+        .initial_window_size(limits::H2_WINDOW_BYTES)
+        .initial_connection_window_size(limits::H2_WINDOW_BYTES)
+        .enable_connect_protocol();
+    builder
 }
 
-/// Serves requests until the socket closes, is idle for too long or the node drains.
+/// Serves requests until the socket closes, is idle for too long, is abused or the node drains.
 pub(crate) async fn serve(
     shard: Rc<Shard>,
     socket: ClientSocket,
@@ -64,59 +62,145 @@ pub(crate) async fn serve(
     entry: Entry,
     mut accepting: watch::Receiver<bool>,
 ) {
-    let (idle_after, ping_interval) = (shard.shared.config.head_timeout, shard.shared.config.ping_interval);
-    // Each open request holds a clone; the counter says that there was one since the last look.
-    let (open, begun) = (Rc::new(()), Rc::new(Cell::new(false)));
-    let service = service_fn({
-        let (open, begun) = (Rc::downgrade(&open), Rc::clone(&begun));
-        move |request| {
-            begun.set(true);
-            handle(Rc::clone(&shard), open.upgrade().unwrap_or_default(), entry, request)
+    let seen = Rc::<Seen>::default();
+    let handshake = builder().handshake(MeteredSocket::new(socket, Rc::clone(&seen)));
+    let idle_after = shard.shared.config.head_timeout;
+    let ended = match tokio::time::timeout(idle_after, handshake).await {
+        Ok(Ok(connection)) => {
+            let mut serving = Serving::new(&shard, connection, Rc::clone(&seen), entry);
+            let mut draining = pin!(accepting.wait_for(|accepting| !accepting));
+            poll_fn(|cx| {
+                if !serving.is_ending && draining.as_mut().poll(cx).is_ready() {
+                    serving.say_goodbye();
+                }
+                serving.poll(cx)
+            })
+            .await
         }
-    });
-    let connection = http2::Builder::new(OnShard)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_LIMIT)
-        .max_pending_accept_reset_streams(PENDING_RESETS_LIMIT)
-        .max_local_error_reset_streams(LOCAL_RESETS_LIMIT)
-        .max_header_list_size(limits::REQUEST_HEAD_BYTES_LIMIT as u32)
-        .max_send_buf_size(SEND_BYTES_LIMIT)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .keep_alive_interval(ping_interval)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
-    let mut draining = pin!(accepting.wait_for(|accepting| !accepting));
-    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + idle_after, idle_after);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_ending = false;
-    poll_fn(|cx| {
-        let mut ends = !is_ending && draining.as_mut().poll(cx).is_ready();
-        while looks.poll_tick(cx).is_ready() {
-            if begun.replace(false) || Rc::strong_count(&open) > 1 {
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(()), // It never began.
+    };
+    if let (Err(error), Some(tls)) = (ended, &shard.shared.tls)
+        && let Some(kind) = seen.flood.get().or_else(|| fault_of(&error, &seen))
+    {
+        tls.metrics.h2_faults.with_label_values(&[kind]).inc();
+    }
+    drop(permit);
+}
+
+/// What the client did, where it is the client's fault, as the metric's label.
+fn fault_of(error: &h2::Error, seen: &Seen) -> Option<&'static str> {
+    if !error.is_library() {
+        return None; // It went, or its network did.
+    }
+    // The library says more only to the client, in the words of its GOAWAY.
+    let known = [
+        ("too_many_resets", "unanswered_reset"),
+        ("too_many_internal_resets", "provoked_reset"),
+        ("too_many_continuations", "continuation"),
+        ("header_list_way_too_large", "header_list"),
+        ("too_many_data_frames", "data"),
+    ];
+    let known = known.iter().find(|(words, _)| seen.ends_in(words));
+    Some(known.map_or("protocol", |(_, kind)| kind))
+}
+
+/// A socket and what is known of its use.
+struct Serving {
+    shard: Rc<Shard>,
+    connection: Connection<MeteredSocket, Bytes>,
+    seen: Rc<Seen>,
+    entry: Entry,
+    /// Each open request holds a clone.
+    open: Rc<()>,
+    /// There was a request since the last look.
+    begun: bool,
+    /// The client has been told that no further request is taken.
+    is_ending: bool,
+    looks: Interval,
+    liveness: Liveness,
+}
+
+impl Serving {
+    fn new(
+        shard: &Rc<Shard>,
+        mut connection: Connection<MeteredSocket, Bytes>,
+        seen: Rc<Seen>,
+        entry: Entry,
+    ) -> Self {
+        let idle_after = shard.shared.config.head_timeout;
+        let mut looks = tokio::time::interval_at(Instant::now() + idle_after, idle_after);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let liveness = Liveness::new(connection.ping_pong(), shard.shared.config.ping_interval);
+        let (shard, open) = (Rc::clone(shard), Rc::new(()));
+        Self { shard, connection, seen, entry, open, begun: false, is_ending: false, looks, liveness }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.is_ending = true;
+        self.connection.graceful_shutdown();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        while self.looks.poll_tick(cx).is_ready() {
+            if std::mem::take(&mut self.begun) || Rc::strong_count(&self.open) > 1 {
                 continue;
             }
-            if is_ending {
-                return Poll::Ready(()); // It was asked to go, has nothing open and is still here.
+            if self.is_ending {
+                return Poll::Ready(Ok(())); // It was asked to go, has nothing open and is still here.
             }
-            ends = true;
+            self.say_goodbye();
         }
-        if ends {
-            is_ending = true;
-            connection.as_mut().graceful_shutdown();
+        loop {
+            if self.liveness.poll_dead(cx, &self.seen).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.begun = true;
+                    let (shard, open) = (Rc::clone(&self.shard), Rc::clone(&self.open));
+                    tokio::task::spawn_local(handle(shard, open, self.entry, request, respond));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                // A socket that was refused at the door goes once it has been told: the next one may be let in.
+                Poll::Pending if !self.is_ending && self.entry != Entry::Open && self.begun => {
+                    self.say_goodbye();
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        let mut polled = connection.as_mut().poll(cx);
-        // A socket that was refused at the door goes once it has been told: the next one may be let in.
-        if polled.is_pending() && !is_ending && entry != Entry::Open && begun.get() {
-            is_ending = true;
-            connection.as_mut().graceful_shutdown();
-            polled = connection.as_mut().poll(cx);
+    }
+}
+
+/// Asks a client that says nothing for a sign of life.
+struct Liveness {
+    pings: Option<PingPong>,
+    interval: Duration,
+    due: Pin<Box<Sleep>>,
+    is_asked: bool,
+}
+
+impl Liveness {
+    fn new(pings: Option<PingPong>, interval: Duration) -> Self {
+        Self { pings, interval, due: Box::pin(tokio::time::sleep(interval)), is_asked: false }
+    }
+
+    /// Ready when a ping was not answered in time, by whatever.
+    fn poll_dead(&mut self, cx: &mut Context<'_>, seen: &Seen) -> Poll<()> {
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        while self.due.as_mut().poll(cx).is_ready() {
+            let is_heard = seen.heard.take();
+            if self.is_asked && !is_heard {
+                return Poll::Ready(());
+            }
+            let _ = pings.poll_pong(cx); // Taken, so that another may be sent.
+            self.is_asked = !is_heard && pings.send_ping(Ping::opaque()).is_ok();
+            let wait = if self.is_asked { PONG_TIMEOUT } else { self.interval };
+            self.due.as_mut().reset(Instant::now() + wait);
         }
-        polled.map(|_| ())
-    })
-    .await;
-    drop(permit);
+        Poll::Pending
+    }
 }
 
 /// Answers a request, or gives it to the shard as a stream or a poll.
@@ -124,37 +208,106 @@ async fn handle(
     shard: Rc<Shard>,
     open: Rc<()>,
     entry: Entry,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, Cut> {
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (mut parts, said) = request.into_parts();
     // What HTTP/1.1 says in a header stands in the target here; which host is asked for is checked there.
-    let authority = request.uri().authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    let authority = parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
     if let Some(authority) = authority {
-        request.headers_mut().insert(HOST, authority);
+        parts.headers.insert(HOST, authority);
+    }
+    let is_head = parts.method == Method::HEAD;
+    // RFC 8441: what follows are a WebSocket's frames, and no body.
+    let protocol = parts.extensions.get::<Protocol>();
+    let is_websocket =
+        parts.method == Method::CONNECT && protocol.is_some_and(|it| it.as_str() == "websocket");
+    let (frames, said) = if is_websocket { (Some(said), None) } else { (None, Some(said)) };
+    if is_websocket {
+        parts.method = Method::GET;
+        parts.extensions.insert(ExtendedConnect);
     }
     let permit = shard.shared.sockets.permit_stream();
     let is_full = shard.shared.sockets() > shard.shared.sockets_limit;
     let entry = if is_full { Entry::NodeFull } else { entry };
-    let takeover = match route::handle(Rc::clone(&shard), entry, request).await {
-        Outcome::Answer(answer) => return Ok(answer.map(Either::Left)),
-        Outcome::Takeover(takeover) => takeover,
+    let routed = {
+        let request = Request::from_parts(parts, H2Body::new(said));
+        let mut routing = pin!(route::handle(Rc::clone(&shard), entry, request));
+        poll_fn(|cx| match routing.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None), // Nobody waits for it any more.
+        })
+        .await
     };
-    let (stream, body, answered) = pipe(open);
-    let content_type = match takeover.request.transport {
-        Transport::Sse => EVENT_STREAM,
-        Transport::Ndjson => NDJSON,
-        Transport::Poll | Transport::WebSocket => {
-            shard.adopt(ClientSocket::H2(stream), permit, *takeover, Vec::new());
-            // While it waits, the body tells the shard whether the client has gone.
-            let answer = answered.await.map_err(|_| Cut)?;
-            drop(body);
-            return Ok(answer.map(Either::Left));
+    let takeover = match routed {
+        Some(Outcome::Takeover(takeover)) => takeover,
+        Some(Outcome::Answer(answer)) => {
+            let (head, body) = whole(answer).await;
+            return send_answer(respond, head, if is_head { Bytes::new() } else { body }, open);
+        }
+        None => return,
+    };
+    let mut head = Response::new(());
+    let headers = head.headers_mut();
+    let stream = match takeover.request.transport {
+        Transport::Poll => H2Stream::waiting(respond, open),
+        transport => {
+            if transport != Transport::WebSocket {
+                let is_sse = transport == Transport::Sse;
+                headers.insert(CONTENT_TYPE, if is_sse { EVENT_STREAM } else { NDJSON });
+                headers.extend(stream_headers());
+            }
+            headers.extend(takeover.headers.iter().cloned());
+            let Ok(send) = respond.send_response(head, false) else { return }; // Reset meanwhile.
+            H2Stream::open(send, frames, open)
         }
     };
-    let mut response = Response::new(Either::Right(body));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.extend(stream_headers());
-    headers.extend(takeover.headers.iter().cloned());
-    shard.adopt(ClientSocket::H2(stream), permit, *takeover, Vec::new());
-    Ok(response)
+    shard.adopt(ClientSocket::H2(Box::new(stream)), permit, *takeover, Vec::new());
+}
+
+async fn whole(answer: Answer) -> (Response<()>, Bytes) {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.unwrap_or_else(|never: Infallible| match never {});
+    (Response::from_parts(head, ()), body.to_bytes())
+}
+
+/// Sends an answer: at once what h2 may hold for a stream, more of it as the client takes it.
+fn send_answer(mut respond: SendResponse<Bytes>, mut head: Response<()>, body: Bytes, open: Rc<()>) {
+    for name in [CONNECTION, UPGRADE] {
+        head.headers_mut().remove(name); // HTTP/2 has no such header, and the library refuses it.
+    }
+    if ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status()) {
+        head.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| body.len().into());
+    }
+    let Ok(mut stream) = respond.send_response(head, body.is_empty()) else { return };
+    if body.is_empty() {
+        return;
+    }
+    if body.len() <= limits::H2_SEND_BYTES_LIMIT {
+        let _ = stream.send_data(body, true); // The client may have gone.
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, send_as_taken(&mut stream, body)).await;
+        if sent.is_err() {
+            stream.send_reset(Reason::CANCEL);
+        }
+        drop(open);
+    });
+}
+
+async fn send_as_taken(stream: &mut h2::SendStream<Bytes>, mut body: Bytes) {
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len().min(limits::H2_SEND_BYTES_LIMIT));
+        if stream.capacity() == 0 {
+            match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(Ok(_)) => continue,
+                _ => return, // Reset.
+            }
+        }
+        let piece = body.split_to(stream.capacity().min(body.len()));
+        if stream.send_data(piece, body.is_empty()).is_err() {
+            return;
+        }
+    }
 }

@@ -8,7 +8,7 @@ use http::header::{ALLOW, CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body;
 use tidegate_link::UpstreamMessage;
 use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::object;
@@ -20,7 +20,7 @@ use crate::auth::Identity;
 use crate::message;
 use crate::origin::{self, AllowedOrigin};
 use crate::overload::Rung;
-use crate::request::{self, CursorParam, EventsRequest, Transport};
+use crate::request::{self, CursorParam, EventsRequest, ExtendedConnect, Transport};
 use crate::shard::{Shard, Takeover, revoked};
 use crate::shared::Shared;
 
@@ -30,6 +30,13 @@ const RETRY_MS: u64 = 2_000;
 const PAGE: &[u8] = include_bytes!("../../web/index.html");
 const CLIENT: &[u8] = include_bytes!("../../web/tidegate.js");
 
+/// What comes behind a request's head, of any version of HTTP.
+pub(super) trait RequestBody: Body<Data = Bytes, Error: Into<BoxError>> {}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>>> RequestBody for B {}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What becomes of a request.
 pub(super) enum Outcome {
     Answer(Answer),
@@ -38,7 +45,7 @@ pub(super) enum Outcome {
 }
 
 /// Answers a request, or says that the shard is to.
-pub(super) async fn handle(shard: Rc<Shard>, entry: Entry, request: Request<Incoming>) -> Outcome {
+pub(super) async fn handle<B: RequestBody>(shard: Rc<Shard>, entry: Entry, request: Request<B>) -> Outcome {
     let (parts, body) = request.into_parts();
     let shared = &shard.shared;
     let origin = match origin::check(&parts.headers, &shared.config.allowed_origins) {
@@ -101,8 +108,12 @@ fn events(
     let transport = request::transport_of(parts)
         .map_err(|refusal| Box::new(answer::problem(shared, &refusal, origin)))?;
     let ws = if transport == Transport::WebSocket {
-        let accepted = handshake::check(&parts.method, parts.version, &parts.headers, &[]);
-        Some(accepted.map_err(|error| Box::new(refuse_handshake(shared, error, origin)))?)
+        let checked = if parts.extensions.get::<ExtendedConnect>().is_some() {
+            handshake::check_connect(&parts.headers).map(|()| None)
+        } else {
+            handshake::check(&parts.method, parts.version, &parts.headers, &[]).map(Some)
+        };
+        checked.map_err(|error| Box::new(refuse_handshake(shared, error, origin)))?
     } else {
         None
     };
@@ -176,7 +187,7 @@ fn refuse_handshake(shared: &Shared, error: HandshakeError, origin: &AllowedOrig
 }
 
 /// The body of a request, within its size and time.
-async fn collect(body: Incoming, bytes_limit: usize) -> Result<Bytes, Problem> {
+async fn collect(body: impl RequestBody, bytes_limit: usize) -> Result<Bytes, Problem> {
     let collecting = Limited::new(body, bytes_limit).collect();
     match tokio::time::timeout(Duration::from_millis(limits::REQUEST_BODY_TIMEOUT_MS), collecting).await {
         Err(_) => Err(Problem::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
@@ -189,7 +200,7 @@ async fn collect(body: Incoming, bytes_limit: usize) -> Result<Bytes, Problem> {
 }
 
 /// `POST /v1/messages`: to the log, and the ack once it is there.
-async fn messages(shared: &Shared, parts: &Parts, body: Incoming, origin: &AllowedOrigin) -> Answer {
+async fn messages(shared: &Shared, parts: &Parts, body: impl RequestBody, origin: &AllowedOrigin) -> Answer {
     match append_message(shared, parts, body).await {
         Ok(ack) => {
             shared.metrics.messages.with_label_values(&["acked"]).inc();
@@ -202,7 +213,7 @@ async fn messages(shared: &Shared, parts: &Parts, body: Incoming, origin: &Allow
     }
 }
 
-async fn append_message(shared: &Shared, parts: &Parts, body: Incoming) -> Result<Vec<u8>, Problem> {
+async fn append_message(shared: &Shared, parts: &Parts, body: impl RequestBody) -> Result<Vec<u8>, Problem> {
     let identity = identify(shared, parts)?;
     let body = collect(body, shared.config.message_bytes_limit).await?;
     let message = message::parse(&body, shared.config.message_bytes_limit).map_err(|(_, refusal)| refusal)?;
@@ -222,7 +233,7 @@ async fn append_message(shared: &Shared, parts: &Parts, body: Incoming) -> Resul
 }
 
 /// The demonstration page's publish box: the JSON of `POST /v1/publish`, handed to the router of this process.
-async fn demo(shared: &Shared, body: Incoming, origin: &AllowedOrigin) -> Answer {
+async fn demo(shared: &Shared, body: impl RequestBody, origin: &AllowedOrigin) -> Answer {
     let Some(publish) = &shared.demo_publish else { return Answer::default() };
     match collect(body, limits::API_REQUEST_BYTES_LIMIT).await {
         Ok(body) => {

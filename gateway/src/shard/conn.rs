@@ -100,7 +100,7 @@ impl Conn {
     /// # Errors
     /// When the socket is broken.
     pub(crate) fn send(&mut self, bytes: &Bytes, tag: Tag, tick: u32) -> io::Result<usize> {
-        let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
+        let written = if self.outbox.is_some() { 0 } else { taken(self.stream.try_write_shared(bytes))? };
         if written < bytes.len() {
             self.keep(bytes.slice(written..), tag, tick, written > 0);
         } else if self.stream.has_unsent() {
@@ -111,12 +111,12 @@ impl Conn {
 
     /// Writes what the socket takes now, if nothing waits for it, and keeps nothing; says how much it took. A socket that is
     /// broken takes nothing: who tries again is told.
-    pub(crate) fn send_at_once(&mut self, bytes: &[u8], tick: u32) -> usize {
+    pub(crate) fn send_at_once(&mut self, bytes: &Bytes, tick: u32) -> usize {
         if self.outbox.is_some() || self.phase != Phase::Open {
             return 0;
         }
         self.wrote_tick = tick;
-        self.stream.try_write(bytes).unwrap_or(0)
+        self.stream.try_write_shared(bytes).unwrap_or(0)
     }
 
     /// As [`Conn::send`], for bytes that nobody else holds and that must be sent.
@@ -124,21 +124,13 @@ impl Conn {
     /// # Errors
     /// When the socket is broken.
     pub(crate) fn send_slice(&mut self, bytes: &[u8], tick: u32) -> io::Result<usize> {
-        let written = if self.outbox.is_some() { 0 } else { self.try_write(bytes)? };
+        let written = if self.outbox.is_some() { 0 } else { taken(self.stream.try_write(bytes))? };
         if written < bytes.len() {
             self.keep(Bytes::copy_from_slice(&bytes[written..]), Tag::Keep, tick, written > 0);
         } else if self.stream.has_unsent() {
             self.keep_unsent(tick);
         }
         Ok(written)
-    }
-
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.try_write(bytes) {
-            Ok(written) => Ok(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
-        }
     }
 
     /// Nothing of ours waits, but the socket's own: an empty outbox stands for it, so that the task sends it on.
@@ -172,6 +164,14 @@ impl Conn {
             }
         }
         Ok(total)
+    }
+}
+
+/// How many bytes a socket took: none while it takes none.
+fn taken(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
     }
 }
 

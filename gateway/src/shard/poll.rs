@@ -97,10 +97,10 @@ impl State {
         let (status, headers, body) = answer_parts(&poll, &cursor, &told);
         if let ClientSocket::H2(stream) = conn.stream {
             self.shared.metrics.bytes_out.inc_by(body.len() as u64);
-            let mut response = http::Response::new(body.into());
-            *response.status_mut() = status;
-            response.headers_mut().extend(headers);
-            return stream.answer(response);
+            let mut head = http::Response::new(());
+            *head.status_mut() = status;
+            head.headers_mut().extend(headers);
+            return stream.answer(head, body);
         }
         let response = http1::full_response(status, &headers, &body, keep_alive);
         self.shared.metrics.bytes_out.inc_by(response.len() as u64);

@@ -8,6 +8,8 @@ pub(crate) struct TlsMetrics {
     pub(super) handshakes: IntCounterVec,
     pub(super) expiry: IntGauge,
     pub(super) reload_failures: IntCounter,
+    /// HTTP/2 sockets that were closed for what their client sent.
+    pub(crate) h2_faults: IntCounterVec,
 }
 
 impl TlsMetrics {
@@ -25,10 +27,18 @@ impl TlsMetrics {
                 "tidegate_gateway_tls_reload_failures_total",
                 "Changed certificate files that could not be used; the certificate before them stays.",
             )?,
+            h2_faults: IntCounterVec::new(
+                Opts::new(
+                    "tidegate_gateway_h2_faults_total",
+                    "HTTP/2 sockets closed because their client broke the protocol or sent too much of a kind, by kind.",
+                ),
+                &["kind"],
+            )?,
         };
         registry.register(Box::new(metrics.handshakes.clone()))?;
         registry.register(Box::new(metrics.expiry.clone()))?;
         registry.register(Box::new(metrics.reload_failures.clone()))?;
+        registry.register(Box::new(metrics.h2_faults.clone()))?;
         Ok(metrics)
     }
 }

@@ -13,7 +13,7 @@ use crate::harness::{PATIENCE, eventually};
 use crate::tls_harness::{Secure, connect};
 
 /// A socket that speaks HTTP/2; the task ends with it.
-async fn socket(secure: &Secure) -> (SendRequest<Bytes>, JoinHandle<Result<(), ::h2::Error>>) {
+pub(crate) async fn socket(secure: &Secure) -> (SendRequest<Bytes>, JoinHandle<Result<(), ::h2::Error>>) {
     let tls = connect(secure.tcp().await, &secure.cert, &[b"h2", b"http/1.1"], rustls::DEFAULT_VERSIONS);
     let (client, connection) = ::h2::client::handshake(tls.await.expect("secure")).await.expect("HTTP/2");
     (client, tokio::spawn(connection))
@@ -24,7 +24,7 @@ fn request(secure: &Secure, target: &str, accept: &str) -> Request<()> {
     Request::get(url).header("accept", accept).body(()).expect("a request")
 }
 
-async fn get(
+pub(crate) async fn get(
     client: &SendRequest<Bytes>,
     secure: &Secure,
     target: &str,
@@ -36,7 +36,7 @@ async fn get(
 }
 
 /// Reads until the text is there.
-async fn read_until(body: &mut RecvStream, text: &str) -> String {
+pub(crate) async fn read_until(body: &mut RecvStream, text: &str) -> String {
     let mut read = String::new();
     while !read.contains(text) {
         let piece = tokio::time::timeout(PATIENCE, body.data()).await.expect("in time");
@@ -224,5 +224,34 @@ async fn a_socket_that_found_no_room_does_not_stay() {
     let answer = get(&third, &secure, "/v1/events?channel=a", "application/json").await;
     assert_eq!(answer.status(), 200);
     drop((answer, third));
+    secure.stop().await;
+}
+
+/// A head that is somewhat too large is refused by itself; one that is far too large would end its socket (`e2e/tests/floods.rs`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_is_too_large_is_refused_alone() {
+    let secure = Secure::start(|_| {}).await;
+    let (client, running) = socket(&secure).await;
+    let mut asking = client.clone().ready().await.expect("open");
+    let mut large = request(&secure, "/v1/events?channel=a", "application/json");
+    large.headers_mut().insert("x-large", "y".repeat(20_000).parse().expect("a value"));
+    let (refused, _) = asking.send_request(large, true).expect("sent");
+    let refused = tokio::time::timeout(PATIENCE, refused).await.expect("in time").expect("answered");
+    assert_eq!(refused.status(), 431);
+    let again = get(&client, &secure, "/v1/events?channel=a", "application/json").await;
+    assert_eq!(again.status(), 200);
+    // An answer of more than a stream may hold at once comes whole, and a client that does not take it gets no more.
+    let mut script = get(&client, &secure, "/tidegate.js", "*/*").await;
+    let length: usize = script.headers()["content-length"].to_str().expect("text").parse().expect("a length");
+    assert!(length > 16 * 1024, "{length}");
+    let mut read = 0;
+    while let Some(piece) = tokio::time::timeout(PATIENCE, script.body_mut().data()).await.expect("in time") {
+        let piece = piece.expect("no error");
+        read += piece.len();
+        script.body_mut().flow_control().release_capacity(piece.len()).expect("open");
+    }
+    assert_eq!(read, length);
+    drop((client, asking, again, script));
+    let _ = tokio::time::timeout(PATIENCE, running).await.expect("closed");
     secure.stop().await;
 }

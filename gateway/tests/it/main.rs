@@ -2,6 +2,7 @@
 
 mod control;
 mod h2;
+mod h2_websocket;
 mod harness;
 mod network;
 mod overload;

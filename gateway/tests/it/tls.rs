@@ -1,9 +1,11 @@
 //! TLS on the public port: every transport, handshakes that fail, certificates that change, readers that do not read.
 
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
+use tidegate_gateway::TlsFiles;
 use tidegate_router::Api;
 use tidegate_router::publish::{Data, PublishRequest, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -155,6 +157,44 @@ async fn a_new_certificate_is_used_and_no_connection_is_dropped() {
     before.hears_events(1..2).await;
     before.0.send(tokio_tungstenite::tungstenite::Message::text(r#"{"data":1}"#)).await.expect("open");
     before.hear("ack").await;
+    drop(before);
+    secure.stop().await;
+}
+
+/// A secret that is mounted: names that lead through one link, which is swapped for all of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mounted_secret_that_changes_is_used() {
+    let mount = tempfile::tempdir().expect("directory");
+    let at = |name: &str| mount.path().join(name);
+    let version = |name: &str| {
+        std::fs::create_dir(at(name)).expect("a directory");
+        certify(&TlsFiles { cert: at(name).join("tls.crt"), key: at(name).join("tls.key") })
+    };
+    let lead = |name: &str| {
+        symlink(name, at("..data_tmp")).expect("a link");
+        std::fs::rename(at("..data_tmp"), at("..data")).expect("swapped");
+    };
+    let older = version("..2026_01_01");
+    lead("..2026_01_01");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), at(name)).expect("a link");
+    }
+    let files = TlsFiles { cert: at("tls.crt"), key: at("tls.key") };
+    let secure = Secure::start(|config| config.tls = Some(files)).await;
+    let all = rustls::DEFAULT_VERSIONS;
+    let mut before = connect(secure.tcp().await, &older, &[], all).await.expect("the first is used");
+    let newer = version("..2026_02_02");
+    lead("..2026_02_02");
+    std::fs::remove_dir_all(at("..2026_01_01")).expect("gone, as the kubelet does it");
+    let deadline = Instant::now() + PATIENCE;
+    while connect(secure.tcp().await, &newer, &[], all).await.is_err() {
+        assert!(Instant::now() < deadline, "the new certificate is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    connect(secure.tcp().await, &older, &[], all).await.expect_err("the old one is no more");
+    assert_eq!(secure.count(RELOAD_FAILURES, ""), 0.0);
+    secure.get(&mut before, "/tidegate.js", "").await;
+    read_until(&mut before, "EventSource").await;
     drop(before);
     secure.stop().await;
 }

@@ -1,5 +1,6 @@
 //! `loadtest idle` and `loadtest latency`.
 
+use std::any::Any;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,10 @@ use anyhow::Context as _;
 use clap::Args;
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
-use tidegate_loadtest::{Memory, Transport, make_room, open_all, publish_latency, settled_memory};
+use tidegate_loadtest::{
+    Memory, Tls, Transport, make_room, open_all, open_all_http2, open_all_tls, publish_latency,
+    settled_memory,
+};
 
 /// User memory of idle connections: on one shared channel, or with a user and channels of their own
 ///
@@ -27,6 +31,12 @@ use tidegate_loadtest::{Memory, Transport, make_room, open_all, publish_latency,
 ///   loadtest idle --pid $! --own                  ?user= needs auth.insecure, which dev has
 ///
 ///   loadtest idle --pid $! --own --channels 16
+///
+///   tidegate dev --tls &
+///
+///   loadtest idle --pid $! --tls
+///
+///   loadtest idle --pid $! --http2 --transport sse --streams 10    ten to a socket, whose memory they share
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct IdleArgs {
@@ -45,6 +55,18 @@ pub(super) struct IdleArgs {
     /// Each connection has a user and channels of its own, instead of sharing them.
     #[arg(long)]
     own: bool,
+    /// Over TLS, whatever certificate the server shows.
+    #[arg(long)]
+    tls: bool,
+    /// Over TLS, if the server's certificate is for `localhost` and signed by one in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// As streams of HTTP/2 sockets, over TLS.
+    #[arg(long)]
+    http2: bool,
+    /// Streams of each HTTP/2 socket; a gateway takes 128.
+    #[arg(long, default_value_t = 100, requires = "http2", value_parser = clap::value_parser!(u16).range(1..=128))]
+    streams: u16,
     /// Channels that each follows beside its first.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
     channels: u16,
@@ -62,6 +84,34 @@ impl IdleArgs {
             let _ = write!(query, "&user=load-{number}");
         }
         query
+    }
+
+    /// On what they are, for the result.
+    fn carrier(&self) -> String {
+        match (self.http2, self.tls || self.tls_ca.is_some()) {
+            (true, _) => format!(" over HTTP/2, {} to a socket", self.streams),
+            (false, true) => " over TLS".to_owned(),
+            (false, false) => String::new(),
+        }
+    }
+
+    /// Opens so many; dropped, they are closed.
+    async fn open(&self, count: usize) -> anyhow::Result<Box<dyn Any>> {
+        let query = |number| self.query(number);
+        let progress = |opened| eprintln!("{opened} of {count} open");
+        if self.http2 {
+            let tls = Tls::new(self.tls_ca.as_deref(), true)?;
+            let streams = self.streams.into();
+            let opened = open_all_http2(self.public, &tls, streams, self.transport, count, query).await?;
+            return Ok(Box::new(opened));
+        }
+        if self.tls || self.tls_ca.is_some() {
+            let tls = Tls::new(self.tls_ca.as_deref(), false)?;
+            return Ok(Box::new(
+                open_all_tls(self.public, &tls, self.transport, count, query, progress).await?,
+            ));
+        }
+        Ok(Box::new(open_all(self.public, self.transport, count, query, progress).await?))
     }
 }
 
@@ -158,24 +208,23 @@ async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> an
 }
 
 pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
-    let IdleArgs { public, pid, connections, transport, own, channels } = args;
+    let (pid, connections, transport) = (args.pid, args.connections, args.transport);
     make_room(connections)?;
-    let query = |number| args.query(number);
-    drop(open_all(public, transport, connections.min(500), query, |_| ()).await?); // Warms what is there once.
+    drop(args.open(connections.min(500)).await?); // Warms what is there once.
     let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    let opened =
-        open_all(public, transport, connections, query, |count| eprintln!("{count} of {connections} open"))
-            .await?;
+    let opened = args.open(connections).await?;
     let after = settled_memory(pid, Duration::from_secs(30)).await?;
     let each = after.0.saturating_sub(before.0) / connections as u64;
-    let channels = channels + 1;
-    let kind = if own { "own user, own" } else { "shared" };
+    let channels = args.channels + 1;
+    let kind = if args.own { "own user, own" } else { "shared" };
     println!(
-        "{} {transport:?} connections ({kind} channels: {channels}): {each} bytes of user memory each ({} -> {})",
-        opened.len(),
+        "{connections} {transport:?} connections{} ({kind} channels: {channels}): {each} bytes of user memory each \
+         ({} -> {})",
+        args.carrier(),
         before.0,
         after.0
     );
+    drop(opened);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,19 +3,22 @@
 mod follow;
 mod show;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use futures::{SinkExt as _, StreamExt as _};
 use rand::Rng as _;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::cli::tail::follow::{Ended, Follower, refusal};
+use crate::cli::tls::{Trust, distrust};
 use crate::cli::{Failure, client_runtime, print_line};
 use crate::config::parse_duration;
 
@@ -43,6 +46,8 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 ///   tidegate tail score:42 --last 20 --count 20 --json
 ///
 ///   tidegate tail --user alice
+///
+///   tidegate tail news --server https://events.example.org
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct TailArgs {
@@ -67,6 +72,9 @@ pub(super) struct TailArgs {
     /// The public port
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     server: String,
+    /// With https: trust this PEM file's certificates instead of the system's
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// Be this user; needs auth.insecure, as in `tidegate dev`
     #[arg(long, value_name = "USER", conflicts_with = "token")]
     user: Option<String>,
@@ -97,28 +105,44 @@ pub(super) fn run(args: TailArgs) -> Result<(), Failure> {
     })
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// TCP, or TLS over it.
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Io for S {}
+
+type Socket = WebSocketStream<Box<dyn Io>>;
+
+async fn connect(request: Request, trust: Option<&Trust>) -> Result<Socket, WsError> {
+    let host = request.uri().host().unwrap_or_default().to_owned();
+    let port = request.uri().port_u16().unwrap_or(if trust.is_some() { 443 } else { 80 });
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    tcp.set_nodelay(true)?;
+    let stream: Box<dyn Io> = match trust {
+        Some(trust) => Box::new(trust.connect(&host, tcp).await?),
+        None => Box::new(tcp),
+    };
+    tokio_tungstenite::client_async(request, stream).await.map(|(socket, _response)| socket)
+}
 
 async fn follow(args: &TailArgs, follower: &mut Follower) -> Result<(), Failure> {
     let mut failures = 0;
     let mut was_connected = false;
+    let is_tls = request(args, None)?.uri().scheme_str() == Some("wss");
+    if args.tls_ca.is_some() && !is_tls {
+        return Err(Failure::usage("--tls-ca is for --server https://HOST:PORT"));
+    }
+    let trust = if is_tls { Some(Trust::new(args.tls_ca.as_deref())?) } else { None };
     loop {
         let request = request(args, follower.cursor())?;
-        let connecting =
-            tokio::time::timeout(CONNECT_TIMEOUT, tokio_tungstenite::connect_async(request)).await;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(request, trust.as_ref())).await;
         let ended = match connecting {
-            Ok(Ok((socket, _response))) => {
+            Ok(Ok(socket)) => {
                 (was_connected, failures) = (true, 0);
                 read(socket, follower).await?
             }
             Ok(Err(WsError::Http(response))) => refusal(&response),
-            Ok(Err(WsError::Io(_))) | Err(_) if !was_connected => {
-                let text = format!(
-                    "nothing answers at {}: is `tidegate dev` running? Name another with --server",
-                    args.server
-                );
-                return Err(Failure::not_now(text));
-            }
+            Ok(Err(WsError::Io(error))) if !was_connected => return Err(no_connection(args, Some(&error))),
+            Err(_) if !was_connected => return Err(no_connection(args, None)),
             Ok(Err(error)) => Ended::Again { why: error.to_string(), retry: None },
             Err(_) => Ended::Again { why: "no answer in time".into(), retry: None },
         };
@@ -133,6 +157,20 @@ async fn follow(args: &TailArgs, follower: &mut Follower) -> Result<(), Failure>
             }
         }
     }
+}
+
+/// Why the first connection could not be made.
+fn no_connection(args: &TailArgs, error: Option<&std::io::Error>) -> Failure {
+    let server = &args.server;
+    if let Some(text) = error.and_then(distrust) {
+        return Failure::usage(format!("{server}: {text}"));
+    }
+    if let Some(error) = error.filter(|error| error.get_ref().is_some()) {
+        return Failure::not_now(format!("{server}: no TLS with it ({error}); is it http://?"));
+    }
+    Failure::not_now(format!(
+        "nothing answers at {server}: is `tidegate dev` running? Name another with --server"
+    ))
 }
 
 /// Full jitter: anything up to a bound that doubles.
@@ -174,15 +212,14 @@ async fn read(mut socket: Socket, follower: &mut Follower) -> Result<Ended, Fail
 }
 
 fn request(args: &TailArgs, cursor: Option<&str>) -> Result<Request, Failure> {
-    let wrong = || Failure::usage(format!("--server {}: write http://HOST:PORT", args.server));
-    let base = match args.server.split_once("://") {
-        Some(("http" | "ws", rest)) => rest.trim_end_matches('/'),
-        Some(("https" | "wss", _)) => {
-            return Err(Failure::usage(format!("--server {}: TLS is not built in yet", args.server)));
-        }
+    let wrong =
+        || Failure::usage(format!("--server {}: write http://HOST:PORT or https://HOST:PORT", args.server));
+    let (scheme, base) = match args.server.split_once("://") {
+        Some(("http" | "ws", rest)) => ("ws", rest.trim_end_matches('/')),
+        Some(("https" | "wss", rest)) => ("wss", rest.trim_end_matches('/')),
         _ => return Err(wrong()),
     };
-    let mut url = format!("ws://{base}/v1/events?as=ws");
+    let mut url = format!("{scheme}://{base}/v1/events?as=ws");
     let mut push = |name: &str, value: &str| {
         url.push_str(&format!("&{name}="));
         push_encoded(&mut url, value);

@@ -24,7 +24,7 @@ pub enum HandshakeError {
     #[error("method is not get")]
     Method,
     /// Not HTTP/1.1.
-    #[error("http version is not 1.1")]
+    #[error("http version is not 1.1; over http/2 a websocket is asked for with connect (rfc 8441)")]
     HttpVersion,
     /// No `Host`, or several.
     #[error("host is missing or given twice")]
@@ -157,11 +157,7 @@ pub fn check<'a>(
     if !is_empty || headers.contains_key(TRANSFER_ENCODING) {
         return Err(HandshakeError::Body);
     }
-    match single(headers, &SEC_WEBSOCKET_VERSION) {
-        Ok(version) if version == "13" => {}
-        Err(Count::Several) => return Err(HandshakeError::DuplicateVersion),
-        _ => return Err(HandshakeError::WebSocketVersion),
-    }
+    check_version(headers)?;
     let key = match single(headers, &SEC_WEBSOCKET_KEY) {
         Ok(key) => key,
         Err(Count::None) => return Err(HandshakeError::MissingKey),
@@ -174,6 +170,23 @@ pub fn check<'a>(
         .find_map(|offered| subprotocols.iter().find(|allowed| **allowed == offered))
         .copied();
     Ok(Accept { key: accept_key(key.as_bytes()), subprotocol })
+}
+
+/// Judges a CONNECT of HTTP/2 whose `:protocol` is `websocket` (RFC 8441, section 5): there is no key, and nothing to upgrade.
+/// No subprotocol is ever chosen.
+///
+/// # Errors
+/// [`HandshakeError::WebSocketVersion`] and [`HandshakeError::DuplicateVersion`].
+pub fn check_connect(headers: &HeaderMap) -> Result<(), HandshakeError> {
+    check_version(headers)
+}
+
+fn check_version(headers: &HeaderMap) -> Result<(), HandshakeError> {
+    match single(headers, &SEC_WEBSOCKET_VERSION) {
+        Ok(version) if version == "13" => Ok(()),
+        Err(Count::Several) => Err(HandshakeError::DuplicateVersion),
+        _ => Err(HandshakeError::WebSocketVersion),
+    }
 }
 
 /// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2).

@@ -28,6 +28,11 @@ auth:
 auth:
   anonymous: true
 {{- end }}
+{{- if $values.gateway.tls.existingSecret }}
+tls:
+  cert_file: /run/secrets/tidegate/tls/tls.crt
+  key_file: /run/secrets/tidegate/tls/tls.key
+{{- end }}
 {{- end }}
 {{- if eq .role "router" }}
 store:

@@ -175,6 +175,10 @@ containers:
       {{- if and (eq $role "gateway") $root.Values.secrets.auth.existingSecret }}
       - {name: auth, mountPath: /run/secrets/tidegate/auth, readOnly: true}
       {{- end }}
+      {{- if and (eq $role "gateway") $root.Values.gateway.tls.existingSecret }}
+      # No subPath here either: a renewed certificate shows, and is taken without a restart.
+      - {name: tls, mountPath: /run/secrets/tidegate/tls, readOnly: true}
+      {{- end }}
       {{- if eq $role "router" }}
       - {name: data, mountPath: /var/lib/tidegate}
       {{- end }}
@@ -194,6 +198,15 @@ volumes:
       secretName: {{ $root.Values.secrets.auth.existingSecret | quote }}
       defaultMode: 288 # 0440
       items: [{key: {{ $root.Values.secrets.auth.key | quote }}, path: {{ $root.Values.secrets.auth.key | quote }}}]
+  {{- end }}
+  {{- if and (eq $role "gateway") $root.Values.gateway.tls.existingSecret }}
+  - name: tls
+    secret:
+      secretName: {{ $root.Values.gateway.tls.existingSecret | quote }}
+      defaultMode: 288 # 0440
+      items:
+        - {key: {{ $root.Values.gateway.tls.certKey | quote }}, path: tls.crt}
+        - {key: {{ $root.Values.gateway.tls.privateKeyKey | quote }}, path: tls.key}
   {{- end }}
   {{- if and (eq $role "router") (not $root.Values.router.persistence.enabled) }}
   - name: data

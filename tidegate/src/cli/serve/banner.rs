@@ -21,8 +21,11 @@ fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget, tls: Opti
     let [public, api, admin] = addresses.map(reachable);
     let server = flag("--server", &public, 8000);
     let (s, trust, tail) = match tls {
-        Some(files) => ("s", trust(files), String::new()),
-        None => ("", String::new(), format!("tidegate tail score:42{server}\n              ")),
+        Some(files) => {
+            let tail = format!(" --server https://{public} --tls-ca {}", files.cert.display());
+            ("s", trust(files), tail)
+        }
+        None => ("", String::new(), server),
     };
     let curl = tls.map_or_else(String::new, |files| format!(" --cacert {}", files.cert.display()));
     let to_api = flag("--api", &api, 8001);
@@ -37,7 +40,8 @@ fn text(addresses: [&SocketAddr; 3], data_dir: &Path, budget: &Budget, tls: Opti
 {trust}
 Follow the channel score:42, each in a terminal of its own:
 
-  WebSocket   {tail}websocat 'ws{s}://{public}/v1/events?channel=score:42'
+  WebSocket   tidegate tail score:42{tail}
+              websocat 'ws{s}://{public}/v1/events?channel=score:42'
   SSE         curl{curl} -N -H 'accept: text/event-stream' 'http{s}://{public}/v1/events?channel=score:42'
   NDJSON      curl{curl} -N -H 'accept: application/x-ndjson' 'http{s}://{public}/v1/events?channel=score:42'
   long poll   curl{curl} 'http{s}://{public}/v1/events?channel=score:42&wait=25s'

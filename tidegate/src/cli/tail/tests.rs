@@ -34,7 +34,10 @@ fn the_request_names_everything_in_the_query_and_the_token_in_a_header() {
     for bad in [&["c", "--since", "soon"] as &[&str], &[], &["c", "--since", "1m", "--last", "1"]] {
         assert!(args(bad).is_err(), "{bad:?}");
     }
-    for server in ["localhost:8000", "https://x", "ftp://x", ""] {
+    let secure = args(&["c", "--server", "https://x:1/"]).expect("valid");
+    let built = request(&secure, None).expect("valid");
+    assert_eq!(built.uri().to_string(), "wss://x:1/v1/events?as=ws&channel=c");
+    for server in ["localhost:8000", "ftp://x", ""] {
         let args = args(&["c", "--server", server]).expect("valid");
         assert!(request(&args, None).is_err_and(|failure| failure.code == 2), "{server}");
     }
