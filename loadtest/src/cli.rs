@@ -2,6 +2,7 @@
 
 mod compare;
 mod measure;
+mod polls;
 mod verify;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ pub(crate) struct Args {
 enum Command {
     Idle(measure::IdleArgs),
     Latency(measure::LatencyArgs),
+    Polls(polls::PollsArgs),
     Compare(compare::CompareArgs),
     Floor(compare::FloorArgs),
     Verify(verify::VerifyArgs),
@@ -37,6 +39,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Idle(args) => measure::idle(args).await,
         Command::Latency(args) => measure::latency(args).await,
+        Command::Polls(args) => polls::polls(args).await,
         Command::Compare(args) => compare::compare(args).await,
         Command::Floor(args) => compare::floor(&args),
         Command::Verify(args) => verify::verify(args).await,

@@ -25,6 +25,9 @@ use crate::verify::Cluster;
 use measure::{Measurement, measure};
 use system::Nchan;
 
+pub(crate) use open::open_each as open_all;
+pub(crate) use receive::Socket;
+
 pub use histogram::Quantiles;
 pub use html::html;
 pub use report::{Gate, Report};

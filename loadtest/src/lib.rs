@@ -14,11 +14,13 @@ pub mod floor;
 mod frames;
 pub mod history;
 mod http;
+pub mod idle;
 pub mod judge;
 pub mod latency;
 mod mark;
 mod median;
 mod memory;
+pub mod polls;
 pub mod verify;
 
 pub use connection::{Connection, Transport, open_all};

@@ -1,7 +1,5 @@
 //! What an event of a comparison carries: when it was due, and its number. Any system passes it on as it is.
 
-/// Begins a mark. It occurs neither in what a server puts around an event nor in a cursor.
-const BEGIN: u8 = b'~';
 /// Digits of the time, and behind them of the number.
 const DUE_DIGITS: usize = 16;
 const SEQ_DIGITS: usize = 8;
@@ -18,17 +16,20 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// Begins a mark. It occurs neither in what a server puts around an event nor in a cursor.
+    pub(crate) const BEGIN: u8 = b'~';
+
     /// The data of this event, so many bytes long.
     pub(crate) fn data(self, bytes: usize) -> String {
         let Self { due_us, seq } = self;
         let padding = "x".repeat(bytes.saturating_sub(MARK_BYTES));
-        format!("{}{due_us:0DUE_DIGITS$}{seq:0SEQ_DIGITS$}{padding}", char::from(BEGIN))
+        format!("{}{due_us:0DUE_DIGITS$}{seq:0SEQ_DIGITS$}{padding}", char::from(Self::BEGIN))
     }
 
     /// Finds the mark in a frame. `hint` is where the last one was, which is where this one is too, as a rule.
     pub(crate) fn find(payload: &[u8], hint: &mut usize) -> Option<Self> {
-        if payload.get(*hint) != Some(&BEGIN) {
-            *hint = payload.iter().position(|byte| *byte == BEGIN)?;
+        if payload.get(*hint) != Some(&Self::BEGIN) {
+            *hint = payload.iter().position(|byte| *byte == Self::BEGIN)?;
         }
         let (due, rest) = payload.get(*hint + 1..)?.split_at_checked(DUE_DIGITS)?;
         Some(Self { due_us: number(due)?, seq: number(rest.get(..SEQ_DIGITS)?)? })

@@ -8,21 +8,31 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{Memory, Transport, make_room, open_all, publish_latency, settled_memory};
 
-/// User memory of idle connections: on one shared channel, or with a user and channels of their own
+use super::compare::{show, write_to};
+
+/// User memory of idle connections, or their processor time: on one shared channel, or with a user and channels of their own
 ///
 /// Opens --connections, waits until the server's memory has settled, and divides what it has grown by (RssAnon of its /proc
 /// entry) by their number. The kernel's memory of a socket is not in it. What a further channel costs is the difference of
 /// two runs, divided by --channels. The process dev holds router and registry too; a gateway of a cluster only itself.
+///
+/// With --minute it is the processor time of idle connections: they are opened evenly over one ping interval, do nothing but
+/// answer pings, and the process's user and system time is counted for --seconds. It is extrapolated to 1,000,000 connections
+/// on as many processes of this size as that takes; so what the process uses without any connection counts too, which is why
+/// it should hold many. The gate: at most 1 core per 1,000,000.
 ///
 /// Examples:
 ///
 ///   tidegate dev &
 ///
 ///   loadtest idle --pid $!
+///
+///   loadtest idle --cluster /tmp/tide/cluster.json --minute --connections 18000 --gate
 ///
 ///   loadtest idle --pid $! --own                  ?user= needs auth.insecure, which dev has
 ///
@@ -34,8 +44,11 @@ pub(super) struct IdleArgs {
     #[arg(long, default_value = "127.0.0.1:8000")]
     public: SocketAddr,
     /// The server's process, on this machine.
-    #[arg(long)]
-    pid: u32,
+    #[arg(long, required_unless_present = "cluster")]
+    pid: Option<u32>,
+    /// The cluster.json that deploy/local/up wrote, instead: its first gateway.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "pid"])]
+    cluster: Option<PathBuf>,
     /// How many connections; this process must be allowed as many files.
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
@@ -48,6 +61,21 @@ pub(super) struct IdleArgs {
     /// Channels that each follows beside its first.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
     channels: u16,
+    /// Count processor time instead of memory.
+    #[arg(long)]
+    minute: bool,
+    /// For how long it is counted.
+    #[arg(long, default_value_t = 60, requires = "minute", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Seconds over which connections are opened: the server's limits.ping_interval.
+    #[arg(long, default_value_t = 25, requires = "minute", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    open_seconds: u64,
+    /// Exit code 1 when the gate is missed.
+    #[arg(long, requires = "minute")]
+    gate: bool,
+    /// Where all figures go, as JSON.
+    #[arg(long, value_name = "FILE", requires = "minute")]
+    json: Option<PathBuf>,
 }
 
 impl IdleArgs {
@@ -157,8 +185,22 @@ async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> an
     Ok(ExitCode::SUCCESS)
 }
 
+/// The public port and the process: of a cluster's first gateway, or as they were named.
+fn server(args: &IdleArgs) -> anyhow::Result<(SocketAddr, u32)> {
+    let Some(file) = &args.cluster else {
+        return Ok((args.public, args.pid.context("--pid or --cluster is needed")?));
+    };
+    let cluster = Cluster::read(file)?;
+    let gateway = cluster.gateway(None)?;
+    Ok((gateway.public, cluster.pid(&gateway.name)?))
+}
+
 pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
-    let IdleArgs { public, pid, connections, transport, own, channels } = args;
+    let (public, pid) = server(&args)?;
+    if args.minute {
+        return idle_cpu(&args, public, pid).await;
+    }
+    let IdleArgs { connections, transport, own, channels, .. } = args;
     make_room(connections)?;
     let query = |number| args.query(number);
     drop(open_all(public, transport, connections.min(500), query, |_| ()).await?); // Warms what is there once.
@@ -177,6 +219,24 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
         after.0
     );
     Ok(ExitCode::SUCCESS)
+}
+
+async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Result<ExitCode> {
+    let options = IdleOptions {
+        public,
+        pid,
+        connections: args.connections,
+        transport: args.transport,
+        open_seconds: args.open_seconds,
+        seconds: args.seconds,
+    };
+    let report = idle_minute(&options, |number| args.query(number), show).await?;
+    show("\n");
+    println!("{report}");
+    if let Some(path) = &args.json {
+        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
+    }
+    Ok(if args.gate && !report.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

@@ -29,9 +29,9 @@ const SLICES_LIMIT: usize = 4 * 3_700;
 
 /// An open socket, and where it stands in its stream of frames.
 #[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) stream: TcpStream,
-    pub(super) frames: Frames,
+pub(crate) struct Socket {
+    pub(crate) stream: TcpStream,
+    pub(crate) frames: Frames,
 }
 
 /// What receivers and their owner tell each other while they run.
