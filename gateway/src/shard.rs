@@ -13,12 +13,13 @@ mod deliver;
 pub(crate) mod item;
 mod opening;
 mod outbox;
-mod poll;
+pub(crate) mod poll;
 pub(crate) mod revoked;
 mod slow;
 mod table;
 mod task;
 mod timers;
+mod unchanged;
 mod upstream;
 mod wheel;
 
@@ -87,6 +88,7 @@ pub(crate) struct State {
     want_sequence: u64,
     generation: u32,
     wheel: Wheel,
+    polled: unchanged::Polled,
     pending: Vec<(ConnIdx, Out)>,
     scratch: Vec<u8>,
     read_buffer: Vec<u8>,
@@ -135,6 +137,7 @@ impl Shard {
                 want_sequence: 0,
                 generation: 0,
                 wheel: Wheel::new(shared.clock.tick()),
+                polled: unchanged::Polled::default(),
                 pending: Vec::new(),
                 scratch: Vec::new(),
                 read_buffer: vec![0; READ_BUFFER_BYTES],

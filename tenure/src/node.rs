@@ -9,7 +9,7 @@ mod recent;
 mod session;
 mod wants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_vocab::{Channel, Event, LogEpoch, Offset, PartitionId, Term, limits};
@@ -82,6 +82,8 @@ pub struct Node {
     next: Offset,
     /// Ordered, so that the same calls make the same frames.
     holds: BTreeMap<Channel, Hold>,
+    /// The holds that nobody wants any more, by when they end: a tick looks at those that are due, and at no others.
+    lingering: BTreeSet<(u64, Channel)>,
     wants: BTreeMap<WantId, PendingWant>,
     /// What was pushed lately.
     recent: Recent,
@@ -108,6 +110,7 @@ impl Node {
             in_session: false,
             next: Offset(0),
             holds: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             wants: BTreeMap::new(),
             recent: Recent::new(limits::NODE_RING_BYTES_LIMIT),
             number: 0,

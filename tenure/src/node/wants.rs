@@ -25,7 +25,9 @@ impl Node {
         }
         let hold = self.holds.entry(channel.clone()).or_default();
         hold.pending += 1;
-        hold.linger_until_ms = None;
+        if let Some(until_ms) = hold.linger_until_ms.take() {
+            self.lingering.remove(&(until_ms, channel.clone()));
+        }
         let is_fresh = !matches!(from, WantFrom::Next { .. });
         let before = self.wants.insert(want, PendingWant { channel, from, is_fresh });
         debug_assert!(before.is_none(), "a want id is used once");
@@ -65,7 +67,9 @@ impl Node {
         debug_assert!(hold.told || !self.in_session, "the owner sends what is answered here");
         debug_assert!(hold.established_at <= hold.covered_from, "a Resume begins no later than a hold");
         hold.subscribers += 1;
-        hold.linger_until_ms = None;
+        if let Some(until_ms) = hold.linger_until_ms.take() {
+            self.lingering.remove(&(until_ms, channel.clone()));
+        }
         let outcome = if from == WantFrom::Now { Outcome::Fresh } else { Outcome::Recovered };
         if !rows.is_empty() {
             out.push(NodeOut::History { want, outcome, rows });
@@ -100,20 +104,21 @@ impl Node {
     fn linger(&mut self, channel: &Channel, now_ms: u64) {
         if let Some(hold) = self.holds.get_mut(channel)
             && !hold.is_wanted()
+            && hold.linger_until_ms.is_none()
         {
-            hold.linger_until_ms = Some(now_ms + limits::UNWANT_LINGER_MS);
+            let until_ms = now_ms + limits::UNWANT_LINGER_MS;
+            hold.linger_until_ms = Some(until_ms);
+            self.lingering.insert((until_ms, channel.clone()));
         }
     }
 
     /// Unwants what has lingered long enough.
     pub(super) fn unwant_lingering(&mut self, now_ms: u64, out: &mut Vec<NodeOut>) {
-        let is_due = |until: Option<u64>| until.is_some_and(|until| until <= now_ms);
-        let ended: Vec<Channel> = self
-            .holds
-            .iter()
-            .filter(|(_, hold)| is_due(hold.linger_until_ms))
-            .map(|(channel, _)| channel.clone())
-            .collect();
+        let mut ended = Vec::new();
+        while self.lingering.first().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            ended.extend(self.lingering.pop_first().map(|(_, channel)| channel));
+        }
+        ended.sort_unstable();
         for channel in ended {
             let told = self.holds.remove(&channel).is_some_and(|hold| hold.told);
             if self.holds.is_empty() {
