@@ -7,6 +7,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_loadtest::fleet;
 
 /// Opens many client connections to a Tidegate on this machine, and says what they cost it and whether they got everything.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ enum Command {
     Floor(compare::FloorArgs),
     Verify(verify::VerifyArgs),
     Judge(verify::JudgeArgs),
+    /// A worker of a fleet: takes orders on standard input, and ends with it
+    #[command(name = fleet::WORKER_COMMAND, hide = true)]
+    FleetWorker,
 }
 
 /// Runs the command; a verdict that is not good is a failure.
@@ -41,6 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Floor(args) => compare::floor(&args),
         Command::Verify(args) => verify::verify(args).await,
         Command::Judge(args) => verify::judge(&args),
+        Command::FleetWorker => fleet::work().map(|()| ExitCode::SUCCESS),
     }
 }
 

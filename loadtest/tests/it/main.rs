@@ -2,5 +2,6 @@
 
 mod compare;
 mod dev;
+mod fleet;
 mod idle;
 mod verify;
