@@ -4,31 +4,25 @@
 //! are that came one by one, and that do nothing but answer pings; and what the server's process uses meanwhile, beside
 //! what it uses without any connection.
 
-mod hold;
-
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::compare;
 use crate::connection::{Transport, open_all};
 use crate::cpu::cpu_time;
-use crate::files::make_room;
+use crate::fleet::{Fleet, Follow, Group};
+use crate::history::Receiving;
 use crate::memory::{Memory, settled_memory};
-use hold::Held;
 
 /// Cores that a million connections may take.
 pub const CORES_PER_MILLION_GATE: f64 = 1.0;
-/// What a WebSocket is sent before anything else: the state.
-const FRAMES_FIRST: usize = 1;
-/// Steps in which connections are opened.
-const STEPS: usize = 25;
-/// For how long the process without connections is looked at.
-const EMPTY: Duration = Duration::from_secs(10);
+/// Connections that come and go before anything is counted.
+const WARMING: usize = 500;
 /// Between the last connection that opens and the window: what opening has left behind is done by then.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -40,9 +34,13 @@ pub struct IdleOptions {
     /// The server's process.
     pub pid: u32,
     /// How many connections.
-    pub connections: usize,
+    pub connections: u64,
     /// How they receive; not [`Transport::Poll`].
     pub transport: Transport,
+    /// What they follow.
+    pub follow: Follow,
+    /// Seconds for which the process is looked at before.
+    pub empty_seconds: u64,
     /// Seconds over which they are opened: the server's ping interval.
     pub open_seconds: u64,
     /// Seconds that are counted.
@@ -72,43 +70,47 @@ pub struct IdleReport {
     pub passed: bool,
 }
 
-/// Opens them, waits, and counts. `query(n)` says what the n-th asks for.
+/// Opens them, waits, and counts. `loadtest` is this program, whose processes hold the connections.
 ///
 /// # Errors
 /// When a limit binds, or the server refuses.
 pub async fn idle_minute(
     options: &IdleOptions,
-    query: impl Fn(usize) -> String,
+    loadtest: &Path,
     progress: impl Fn(&str),
 ) -> anyhow::Result<IdleReport> {
-    let IdleOptions { public, pid, connections, transport, seconds, .. } = *options;
-    ensure!(transport != Transport::Poll, "a poll is not idle: it ends after 50 s");
-    make_room(connections)?;
-    drop(open_all(public, transport, connections.min(500), &query, |_| ()).await?); // Warms what is there once.
+    let IdleOptions { public, pid, connections, seconds, .. } = *options;
+    let mut fleet = Fleet::start(loadtest, vec![group(options)?], 1)?;
+    let user = options.follow.user.is_some();
+    let warming = |number| {
+        let who = if user { format!("&user=load-warm-{number}") } else { String::new() };
+        format!("channel=load:idle-warm{who}")
+    };
+    drop(open_all(public, Transport::Ws, WARMING, warming, |_| ()).await?); // Warms what is there once.
     let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    progress(&format!("without connections: {} s are counted", EMPTY.as_secs()));
-    let empty_cores = cores(pid, EMPTY).await?;
-    let held = Held::new()?;
-    open_evenly(options, &query, &held, &progress).await?;
+    progress(&format!("without connections: {} s are counted", options.empty_seconds));
+    let empty_cores = cores(pid, Duration::from_secs(options.empty_seconds)).await?;
+    let rate = connections as f64 / options.open_seconds.max(1) as f64;
+    fleet.open(rate, |counts| progress(&format!("{} of {connections} open", counts.open))).await?;
     sleep(CALM).await;
     let after = Memory::of(pid)?;
-    let (pings, started) = (held.pings(), Instant::now());
-    let (cpu, mut last) = (cpu_time(pid)?, pings);
+    let (first, started, cpu) = (fleet.counts()?, Instant::now(), cpu_time(pid)?);
+    let mut last = first.clone();
     for second in 1..=seconds {
         sleep_until(started + Duration::from_secs(second)).await;
-        let now = held.pings();
-        progress(&format!("{second} of {seconds} s: {} pings a second, {} closed", now - last, held.closed()));
+        let now = fleet.counts()?;
+        let (pings, closed) = (now.pings - last.pings, now.closed);
+        progress(&format!("{second} of {seconds} s: {pings} pings a second, {closed} closed"));
         last = now;
     }
     let cores = (cpu_time(pid)? - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
-    let (pings, closed) = (held.pings() - pings, held.closed());
-    held.end()?;
+    let (pings, closed) = (last.pings - first.pings, last.closed);
     ensure!(pings > 0, "no ping came: count for longer than the server's limits.ping_interval");
     let per_million = 1e6 / connections as f64;
     let cores_per_million = cores * per_million;
     Ok(IdleReport {
         options: options.clone(),
-        bytes_each: after.0.saturating_sub(before.0) / connections as u64,
+        bytes_each: after.0.saturating_sub(before.0) / connections,
         empty_cores,
         cores,
         pings,
@@ -119,38 +121,30 @@ pub async fn idle_minute(
     })
 }
 
+fn group(options: &IdleOptions) -> anyhow::Result<Group> {
+    let transport = match options.transport {
+        Transport::Ws => Receiving::Ws,
+        Transport::Sse => Receiving::Sse,
+        Transport::Ndjson => Receiving::Ndjson,
+        Transport::Poll => bail!("a poll is not idle: it ends after 50 s"),
+    };
+    Ok(Group {
+        transport,
+        connections: options.connections,
+        gateways: vec![options.public],
+        follow: options.follow.clone(),
+        first: 0,
+        poll_interval_ms: 0,
+        keeps_cursor: false,
+        targets: None,
+    })
+}
+
 /// Processor time of a process for some time, in seconds per second.
 async fn cores(pid: u32, time: Duration) -> anyhow::Result<f64> {
     let (started, before) = (Instant::now(), cpu_time(pid)?);
     sleep(time).await;
     Ok((cpu_time(pid)? - before).as_secs_f64() / started.elapsed().as_secs_f64())
-}
-
-async fn open_evenly(
-    options: &IdleOptions,
-    query: &impl Fn(usize) -> String,
-    held: &Held,
-    progress: &impl Fn(&str),
-) -> anyhow::Result<()> {
-    let IdleOptions { public, connections, transport, open_seconds, .. } = *options;
-    let (started, mut opened) = (Instant::now(), 0);
-    for step in 1..=STEPS {
-        let upto = connections * step / STEPS;
-        let (count, query) = (upto - opened, |number| query(opened + number));
-        if transport == Transport::Ws {
-            let path = |number| format!("/v1/events?{}", query(number));
-            let more = compare::open_all(public, count, path, FRAMES_FIRST).await?;
-            more.into_iter().try_for_each(|socket| held.add(socket.into()))?;
-        } else {
-            let more = open_all(public, transport, count, query, |_| ()).await?;
-            more.into_iter().try_for_each(|connection| held.add(connection.try_into()?))?;
-        }
-        opened = upto;
-        progress(&format!("{opened} of {connections} open"));
-        let due = Duration::from_secs(open_seconds) * step as u32 / STEPS as u32;
-        sleep_until(started + due).await;
-    }
-    Ok(())
 }
 
 impl fmt::Display for IdleReport {

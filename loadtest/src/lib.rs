@@ -10,8 +10,10 @@ pub mod compare;
 mod connection;
 pub mod cpu;
 mod files;
+pub mod fleet;
 pub mod floor;
 mod frames;
+pub mod histogram;
 pub mod history;
 mod http;
 pub mod idle;
@@ -20,6 +22,7 @@ pub mod latency;
 mod mark;
 mod median;
 mod memory;
+pub mod million;
 pub mod polls;
 pub mod verify;
 

@@ -1,5 +1,7 @@
 //! What an event of a comparison carries: when it was due, and its number. Any system passes it on as it is.
 
+/// Begins a mark. It occurs neither in what a server puts around an event nor in a cursor.
+const BEGIN: u8 = b'~';
 /// Digits of the time, and behind them of the number.
 const DUE_DIGITS: usize = 16;
 const SEQ_DIGITS: usize = 8;
@@ -16,23 +18,30 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Begins a mark. It occurs neither in what a server puts around an event nor in a cursor.
-    pub(crate) const BEGIN: u8 = b'~';
-
     /// The data of this event, so many bytes long.
     pub(crate) fn data(self, bytes: usize) -> String {
         let Self { due_us, seq } = self;
         let padding = "x".repeat(bytes.saturating_sub(MARK_BYTES));
-        format!("{}{due_us:0DUE_DIGITS$}{seq:0SEQ_DIGITS$}{padding}", char::from(Self::BEGIN))
+        format!("{}{due_us:0DUE_DIGITS$}{seq:0SEQ_DIGITS$}{padding}", char::from(BEGIN))
     }
 
     /// Finds the mark in a frame. `hint` is where the last one was, which is where this one is too, as a rule.
     pub(crate) fn find(payload: &[u8], hint: &mut usize) -> Option<Self> {
-        if payload.get(*hint) != Some(&Self::BEGIN) {
-            *hint = payload.iter().position(|byte| *byte == Self::BEGIN)?;
+        if payload.get(*hint) != Some(&BEGIN) {
+            *hint = payload.iter().position(|byte| *byte == BEGIN)?;
         }
         let (due, rest) = payload.get(*hint + 1..)?.split_at_checked(DUE_DIGITS)?;
         Some(Self { due_us: number(due)?, seq: number(rest.get(..SEQ_DIGITS)?)? })
+    }
+    /// Calls `on` with every mark there is: a poll's answer holds several events.
+    pub(crate) fn find_all(mut bytes: &[u8], mut on: impl FnMut(Self)) {
+        while let Some(at) = bytes.iter().position(|byte| *byte == BEGIN) {
+            bytes = &bytes[at..];
+            if let Some(mark) = Self::find(bytes, &mut 0) {
+                on(mark);
+            }
+            bytes = &bytes[1..];
+        }
     }
 }
 
@@ -57,6 +66,9 @@ mod tests {
             assert_eq!(Mark::find(payload.as_bytes(), &mut hint), Some(mark));
         }
         assert_eq!(mark.data(0).len(), MARK_BYTES);
+        let (next, mut found) = (Mark { seq: 43, ..mark }, Vec::new());
+        Mark::find_all(format!("{data},~{}", next.data(30)).as_bytes(), |mark| found.push(mark));
+        assert_eq!(found, [mark, next]);
     }
 
     #[test]

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tidegate_loadtest::fleet::{Channels, Follow};
 use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{Memory, Transport, make_room, open_all, publish_latency, settled_memory};
 
 use super::compare::{show, write_to};
+
+/// For how long `idle --minute` looks at the process without connections.
+const EMPTY_SECONDS: u64 = 10;
 
 /// User memory of idle connections, or their processor time: on one shared channel, or with a user and channels of their own
 ///
@@ -90,6 +94,17 @@ impl IdleArgs {
             let _ = write!(query, "&user=load-{number}");
         }
         query
+    }
+
+    /// The same for a fleet.
+    fn follow(&self) -> Follow {
+        let each = 1 + u64::from(self.channels);
+        let of = if self.own { each * self.connections as u64 } else { each };
+        Follow {
+            channel: Some("load:idle-{c}".to_owned()),
+            channels: Channels::Some { each, of },
+            user: self.own.then(|| "load-{n}".to_owned()),
+        }
     }
 }
 
@@ -225,12 +240,15 @@ async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Resu
     let options = IdleOptions {
         public,
         pid,
-        connections: args.connections,
+        connections: args.connections as u64,
         transport: args.transport,
+        follow: args.follow(),
+        empty_seconds: EMPTY_SECONDS,
         open_seconds: args.open_seconds,
         seconds: args.seconds,
     };
-    let report = idle_minute(&options, |number| args.query(number), show).await?;
+    let loadtest = std::env::current_exe().context("which program this is")?;
+    let report = idle_minute(&options, &loadtest, show).await?;
     show("\n");
     println!("{report}");
     if let Some(path) = &args.json {

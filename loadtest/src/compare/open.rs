@@ -29,27 +29,17 @@ pub(super) struct Door {
 
 /// Opens so many.
 pub(super) async fn open_all(door: &Door, count: usize) -> anyhow::Result<Vec<Socket>> {
-    open_each(door.address, count, |_| door.path.clone(), door.frames_first).await
-}
-
-/// Opens so many, each with a path of its own.
-pub(crate) async fn open_each(
-    address: SocketAddr,
-    count: usize,
-    path: impl Fn(usize) -> String,
-    frames_first: usize,
-) -> anyhow::Result<Vec<Socket>> {
     let (mut opened, mut opening, mut begun) = (Vec::with_capacity(count), JoinSet::new(), 0);
     while opened.len() < count {
         while begun < count && opening.len() < AT_ONCE {
-            let door = Door { address, path: path(begun), frames_first };
+            let door = door.clone();
             opening.spawn(async move { timeout(TIMEOUT, open(&door)).await.context("not open after 30 s")? });
             begun += 1;
         }
         let Some(socket) = opening.join_next().await else { break };
         let number = opened.len() + 1;
         let socket = socket.context("a connection's task ended")?;
-        opened.push(socket.with_context(|| format!("connection {number} of {count} to {address}"))?);
+        opened.push(socket.with_context(|| format!("connection {number} of {count} to {}", door.address))?);
     }
     Ok(opened)
 }

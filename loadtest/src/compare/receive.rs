@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::histogram::Histogram;
 use super::schedule::Schedule;
 use crate::clock::now_us;
 use crate::frames::{self, Frames, pong};
+use crate::histogram::Histogram;
 use crate::mark::Mark;
 
 /// One buffer that all sockets of a thread are read into.
@@ -29,9 +29,9 @@ const SLICES_LIMIT: usize = 4 * 3_700;
 
 /// An open socket, and where it stands in its stream of frames.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) stream: TcpStream,
-    pub(crate) frames: Frames,
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    pub(super) frames: Frames,
 }
 
 /// What receivers and their owner tell each other while they run.

@@ -121,7 +121,9 @@ impl Poller {
             self.read.clear();
             return Ok(true);
         }
-        let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(false) };
+        let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return Ok(false);
+        };
         let head = String::from_utf8_lossy(&self.read[..end]).into_owned();
         let header = |name: &str| {
             let lines = head.lines().filter_map(|line| line.split_once(": "));
@@ -147,12 +149,11 @@ impl Poller {
 
     /// Looks at the marks of an answer's events.
     fn find_events(&mut self, body: &str, shared: &Shared) {
-        for (at, _) in body.match_indices(char::from(Mark::BEGIN)) {
-            let Some(mark) = Mark::find(&body.as_bytes()[at..], &mut 0) else { continue };
+        Mark::find_all(body.as_bytes(), |mark| {
             let counter = if mark.seq < self.next_seq { &shared.repeated } else { &shared.events };
             counter.fetch_add(1, Ordering::Relaxed);
             self.next_seq = self.next_seq.max(mark.seq + 1);
-        }
+        });
     }
 }
 
