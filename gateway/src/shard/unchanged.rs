@@ -7,10 +7,10 @@
 
 use std::collections::VecDeque;
 
-use tidegate_vocab::{Channel, Cursor, Offset, limits};
+use tidegate_vocab::{Channel, Cursor, Offset, PartitionId, limits};
 
 use super::cursor::live_position;
-use super::table::{ChannelEntry, ChannelIdx};
+use super::table::ChannelIdx;
 use super::task::followed;
 use super::{Map, State};
 use crate::auth::Identity;
@@ -30,19 +30,19 @@ pub(super) struct Polled {
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    partition: tidegate_vocab::PartitionId,
+    partition: PartitionId,
     part: usize,
     fingerprint: u32,
 }
 
 impl Polled {
-    fn note(&mut self, entry: &ChannelEntry, now: u32) {
-        if self.by_name.len() >= limits::POLLED_CHANNELS_LIMIT || self.by_name.contains_key(&entry.name) {
+    /// What is noted already stays as long as it would have: the node must be asked now and then.
+    fn note(&mut self, name: &Channel, held: Held, now: u32) {
+        if self.by_name.len() >= limits::POLLED_CHANNELS_LIMIT || self.by_name.contains_key(name) {
             return;
         }
-        let held = Held { partition: entry.partition, part: entry.part, fingerprint: entry.fingerprint };
-        self.by_name.insert(entry.name.clone(), held);
-        self.ends.push_back((now + ticks(KNOWN_MS), entry.name.clone()));
+        self.by_name.insert(name.clone(), held);
+        self.ends.push_back((now + ticks(KNOWN_MS), name.clone()));
     }
 
     /// Forgets those whose time is over.
@@ -63,7 +63,9 @@ impl State {
     pub(super) fn note_polled(&mut self, channels: &[ChannelIdx]) {
         let now = self.tick_now();
         for channel in channels {
-            self.polled.note(self.table.entry(*channel), now);
+            let entry = self.table.entry(*channel);
+            let held = Held { partition: entry.partition, part: entry.part, fingerprint: entry.fingerprint };
+            self.polled.note(&entry.name, held, now);
         }
     }
 
@@ -95,5 +97,36 @@ impl State {
         metrics.opened.with_label_values(&[poll]).inc();
         metrics.closed.with_label_values(&[poll, "answered"]).inc();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_vocab::Topic;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_is_known_for_half_of_what_the_node_holds_it_and_not_for_longer() {
+        let held = Held {
+            partition: PartitionId { topic: Topic::Events, number: 0 },
+            part: 0,
+            fingerprint: 7,
+        };
+        let name = |number: usize| Channel::parse(&format!("c:{number}")).expect("valid");
+        let (mut polled, half) = (Polled::default(), ticks(limits::UNWANT_LINGER_MS) / 2);
+        polled.note(&name(1), held, 10);
+        polled.note(&name(1), held, 9 + half); // Polls that go on do not prolong it.
+        polled.expire(9 + half);
+        assert!(polled.by_name.contains_key(&name(1)));
+        polled.expire(10 + half);
+        assert!(polled.by_name.is_empty() && polled.ends.is_empty());
+
+        for number in 0..limits::POLLED_CHANNELS_LIMIT + 5 {
+            polled.note(&name(number), held, 10);
+        }
+        assert_eq!([polled.by_name.len(), polled.ends.len()], [limits::POLLED_CHANNELS_LIMIT; 2]);
+        polled.clear();
+        assert!(polled.by_name.is_empty() && polled.ends.is_empty());
     }
 }
