@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use tidegate_loadtest::million::{self, MillionOptions, Up, gateways_needed};
 use tidegate_loadtest::verify::Cluster;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::compare::{show, write_to};
 
@@ -91,12 +92,12 @@ pub(super) async fn million(args: MillionArgs) -> anyhow::Result<ExitCode> {
             (up.cluster.clone(), Some(up))
         }
     };
+    // However it ends, the cluster that it started does too.
+    let mut terminate = signal(SignalKind::terminate())?;
     let report = tokio::select! {
         report = million::million(&options, &cluster, show) => report?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            anyhow::bail!("interrupted")
-        }
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
     };
     println!("{report}");
     if let Some(path) = &args.json {

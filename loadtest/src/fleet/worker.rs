@@ -182,8 +182,11 @@ impl Worker {
     }
 
     fn what_is_due(&mut self) -> anyhow::Result<()> {
+        // What is put off meanwhile is not looked at again in this pass: on a busy machine a pass over many may take longer
+        // than they are put off, and pings would wait for its end in vain.
+        let now = now_us();
         while let Some(Reverse((at_us, index))) = self.due.peek().copied() {
-            if at_us > now_us() {
+            if at_us > now {
                 break;
             }
             self.due.pop();
