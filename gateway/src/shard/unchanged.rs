@@ -108,11 +108,8 @@ mod tests {
 
     #[test]
     fn a_channel_is_known_for_half_of_what_the_node_holds_it_and_not_for_longer() {
-        let held = Held {
-            partition: PartitionId { topic: Topic::Events, number: 0 },
-            part: 0,
-            fingerprint: 7,
-        };
+        let held =
+            Held { partition: PartitionId { topic: Topic::Events, number: 0 }, part: 0, fingerprint: 7 };
         let name = |number: usize| Channel::parse(&format!("c:{number}")).expect("valid");
         let (mut polled, half) = (Polled::default(), ticks(limits::UNWANT_LINGER_MS) / 2);
         polled.note(&name(1), held, 10);
