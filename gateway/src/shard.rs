@@ -15,12 +15,13 @@ pub(crate) mod item;
 pub mod measure;
 mod opening;
 mod outbox;
-mod poll;
+pub(crate) mod poll;
 pub(crate) mod revoked;
 mod slow;
 mod table;
 mod task;
 mod timers;
+mod unchanged;
 mod upstream;
 mod wheel;
 
@@ -97,6 +98,7 @@ pub(crate) struct State {
     want_sequence: u64,
     generation: u32,
     wheel: Wheel,
+    polled: unchanged::Polled,
     pending: Vec<Owed>,
     scratch: Vec<u8>,
     read_buffer: Vec<u8>,
@@ -145,6 +147,7 @@ impl Shard {
                 want_sequence: 0,
                 generation: 0,
                 wheel: Wheel::new(shared.clock.tick()),
+                polled: unchanged::Polled::default(),
                 pending: Vec::new(),
                 scratch: Vec::new(),
                 read_buffer: vec![0; READ_BUFFER_BYTES],

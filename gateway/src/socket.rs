@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http::H2Stream;
@@ -32,7 +32,16 @@ impl ClientSocket {
     /// `WouldBlock` when nothing is; else the socket is broken, or what came is no TLS.
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_read(buffer),
+            Self::Plain(tcp) => {
+                let read = tcp.try_read(buffer);
+                // As epoll(7) says of edges: who gets less than it has room for has had all. Without this, every read is
+                // followed by another that only says so.
+                if matches!(read, Ok(count) if 0 < count && count < buffer.len()) {
+                    let _not_ready_any_more =
+                        tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+                read
+            }
             Self::Tls(tls) => tls.try_read(buffer),
             Self::H2(stream) => stream.try_read(buffer),
         }

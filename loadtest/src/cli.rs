@@ -2,11 +2,14 @@
 
 mod compare;
 mod measure;
+mod million;
+mod polls;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_loadtest::fleet;
 
 /// Opens many client connections to a Tidegate on this machine, and says what they cost it and whether they got everything.
 #[derive(Debug, Parser)]
@@ -26,10 +29,15 @@ pub(crate) struct Args {
 enum Command {
     Idle(measure::IdleArgs),
     Latency(measure::LatencyArgs),
+    Polls(polls::PollsArgs),
+    Million(million::MillionArgs),
     Compare(compare::CompareArgs),
     Floor(compare::FloorArgs),
     Verify(verify::VerifyArgs),
     Judge(verify::JudgeArgs),
+    /// A worker of a fleet: takes orders on standard input, and ends with it
+    #[command(name = fleet::WORKER_COMMAND, hide = true)]
+    FleetWorker,
 }
 
 /// Runs the command; a verdict that is not good is a failure.
@@ -37,10 +45,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Idle(args) => measure::idle(args).await,
         Command::Latency(args) => measure::latency(args).await,
+        Command::Polls(args) => polls::polls(args).await,
+        Command::Million(args) => million::million(args).await,
         Command::Compare(args) => compare::compare(args).await,
         Command::Floor(args) => compare::floor(&args),
         Command::Verify(args) => verify::verify(args).await,
         Command::Judge(args) => verify::judge(&args),
+        Command::FleetWorker => fleet::work().map(|()| ExitCode::SUCCESS),
     }
 }
 

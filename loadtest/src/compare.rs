@@ -5,7 +5,6 @@
 //! server's processes used meanwhile. Deliveries per CPU-second survive a noisy machine; ratios between two systems are
 //! medians over pairs that were measured one right after the other, in alternating order.
 
-mod histogram;
 mod html;
 mod measure;
 mod open;
@@ -25,7 +24,7 @@ use crate::verify::Cluster;
 use measure::{Measurement, measure};
 use system::Nchan;
 
-pub use histogram::Quantiles;
+pub use crate::histogram::Quantiles;
 pub use html::html;
 pub use report::{Gate, Report};
 pub use system::System;

@@ -12,7 +12,8 @@ use tokio_rustls::client::TlsStream;
 use crate::tls::Tls;
 
 /// How a connection receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// WebSocket.
     Ws,

@@ -33,6 +33,16 @@ impl Mark {
         let (due, rest) = payload.get(*hint + 1..)?.split_at_checked(DUE_DIGITS)?;
         Some(Self { due_us: number(due)?, seq: number(rest.get(..SEQ_DIGITS)?)? })
     }
+    /// Calls `on` with every mark there is: a poll's answer holds several events.
+    pub(crate) fn find_all(mut bytes: &[u8], mut on: impl FnMut(Self)) {
+        while let Some(at) = bytes.iter().position(|byte| *byte == BEGIN) {
+            bytes = &bytes[at..];
+            if let Some(mark) = Self::find(bytes, &mut 0) {
+                on(mark);
+            }
+            bytes = &bytes[1..];
+        }
+    }
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -56,6 +66,9 @@ mod tests {
             assert_eq!(Mark::find(payload.as_bytes(), &mut hint), Some(mark));
         }
         assert_eq!(mark.data(0).len(), MARK_BYTES);
+        let (next, mut found) = (Mark { seq: 43, ..mark }, Vec::new());
+        Mark::find_all(format!("{data},~{}", next.data(30)).as_bytes(), |mark| found.push(mark));
+        assert_eq!(found, [mark, next]);
     }
 
     #[test]

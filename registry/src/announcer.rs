@@ -99,6 +99,12 @@ impl Announcer {
         self.links.iter().filter(|(_, link)| link.needs_stream()).map(|(member, _)| *member).collect()
     }
 
+    /// Every member has heard and acknowledged everything: what is due next is a lease's renewal, or a subject's second.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.links.values().filter(|link| link.is_wanted).all(Link::is_calm)
+    }
+
     /// The members that a subject's key has under all rings in use.
     fn homes(&self, subject: &Channel) -> Vec<MemberId> {
         homes(&self.rings, subject)

@@ -34,7 +34,7 @@ use router_part::{RouterPart, dialer};
 use shutdown::Shutdown;
 
 /// Between two looks at the roles.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a process did not start, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -73,6 +73,8 @@ pub const STATE_GRACE_MS: u64 = 200;
 pub const UPSTREAM_IN_FLIGHT_LIMIT: usize = 64;
 /// Fragments of one WebSocket message.
 pub const FRAGMENTS_PER_MESSAGE_LIMIT: u32 = 1024;
+/// Channels of short polls that one shard remembers, to answer 304 by itself; the polls of others ask the node task.
+pub const POLLED_CHANNELS_LIMIT: usize = 65_536;
 /// Milliseconds that a channel stays held on a node after its last subscriber left.
 pub const UNWANT_LINGER_MS: u64 = 60_000;
 /// Bytes that a router may have queued to one node before its tenures fall behind.

@@ -41,6 +41,13 @@ pub(super) fn answer(
     answer
 }
 
+/// Nothing is new since the client's tag.
+pub(super) fn not_modified(headers: Vec<(HeaderName, HeaderValue)>) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    with_headers(answer, headers)
+}
+
 /// A problem as `application/problem+json` (RFC 9457), with `Retry-After` in whole seconds where it names a time.
 pub(super) fn problem(shared: &Shared, problem: &Problem, origin: &AllowedOrigin) -> Answer {
     shared.refused(problem);

@@ -21,7 +21,7 @@ use crate::message;
 use crate::origin::{self, AllowedOrigin};
 use crate::overload::Rung;
 use crate::request::{self, CursorParam, EventsRequest, ExtendedConnect, Transport};
-use crate::shard::{Shard, Takeover, revoked};
+use crate::shard::{Shard, Takeover, poll, revoked};
 use crate::shared::Shared;
 
 /// Time after which a refused client may come back.
@@ -62,8 +62,8 @@ pub(super) async fn handle<B: RequestBody>(shard: Rc<Shard>, entry: Entry, reque
             let close = vec![(CONNECTION, HeaderValue::from_static("close"))];
             answer::with_headers(answer::problem(shared, &refusal, &origin), close)
         }
-        ("/v1/events", &Method::GET) => match events(shared, &parts, entry, &origin) {
-            Ok(takeover) => return Outcome::Takeover(takeover),
+        ("/v1/events", &Method::GET) => match events(&shard, &parts, entry, &origin) {
+            Ok(outcome) => return outcome,
             Err(answer) => *answer,
         },
         ("/v1/messages", &Method::POST) => messages(shared, &parts, body, &origin).await,
@@ -98,13 +98,15 @@ fn wrong_method(shared: &Shared, allow: &'static str, origin: &AllowedOrigin) ->
     answer::with_headers(answer, vec![(ALLOW, HeaderValue::from_static(allow))])
 }
 
-/// What takes the socket over, or the refusal in the form that the client's transport understands.
+/// What takes the socket over, or says that nothing is new; or the refusal in the form that the client's transport
+/// understands.
 fn events(
-    shared: &Shared,
+    shard: &Shard,
     parts: &Parts,
     entry: Entry,
     origin: &AllowedOrigin,
-) -> Result<Box<Takeover>, Box<Answer>> {
+) -> Result<Outcome, Box<Answer>> {
+    let shared = &shard.shared;
     let transport = request::transport_of(parts)
         .map_err(|refusal| Box::new(answer::problem(shared, &refusal, origin)))?;
     let ws = if transport == Transport::WebSocket {
@@ -130,8 +132,12 @@ fn events(
     }
     admit(shared, &identity, &request).map_err(|refusal| refuse(&refusal))?;
     let headers = origin::response_headers(origin);
+    if shard.state.borrow_mut().is_unchanged(&request, &identity) {
+        let tag = request.if_none_match.unwrap_or_default();
+        return Ok(Outcome::Answer(answer::not_modified(poll::headers(&tag, &headers))));
+    }
     let ws_head = ws.map(|accept| accept.response_head(&headers));
-    Ok(Box::new(Takeover { request, identity, headers, ws_head }))
+    Ok(Outcome::Takeover(Box::new(Takeover { request, identity, headers, ws_head })))
 }
 
 /// Whether anyone may come through this socket now.

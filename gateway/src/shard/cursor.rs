@@ -62,7 +62,7 @@ impl State {
     }
 }
 
-fn live_position(part: Part, from: Offset) -> Option<(LogEpoch, Offset)> {
+pub(super) fn live_position(part: Part, from: Offset) -> Option<(LogEpoch, Offset)> {
     let next = part.next.max(from);
     part.epoch.filter(|_| next > Offset(0)).map(|epoch| (epoch, next))
 }

@@ -272,6 +272,7 @@ impl State {
 
     /// Events of live subscriptions are gone: each is told.
     pub(super) fn on_lost(&mut self, partition: PartitionId, channel: Option<&Channel>, upto: Offset) {
+        self.polled.clear();
         let Some(part) = Table::part_of(self.shared.counts, partition) else { return };
         let channels = match channel {
             Some(name) => self.table.find(name).into_iter().collect(),
@@ -298,6 +299,7 @@ impl State {
 
     /// Another log: live subscriptions go on from now and are told so.
     pub(super) fn on_epoch_changed(&mut self, partition: PartitionId, epoch: LogEpoch) {
+        self.polled.clear();
         let Some(part) = Table::part_of(self.shared.counts, partition) else { return };
         self.parts[part] = super::Part { epoch: Some(epoch), next: Offset(0) };
         for channel in self.table.channels_on(part) {

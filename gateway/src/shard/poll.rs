@@ -13,7 +13,7 @@ use tidegate_wire::http1::{self, JSON};
 use tidegate_wire::object::{self, Told};
 
 use super::State;
-use super::conn::{Mode, Poll, Progress};
+use super::conn::{Mode, Poll, Progress, Sub};
 use super::item::SharedEvent;
 use super::table::{ChannelIdx, ConnIdx};
 use crate::http::answer_and_go_on;
@@ -86,6 +86,11 @@ impl State {
             return;
         };
         let Some(poll) = opening.poll.take() else { return };
+        let is_live = |sub: &Sub| matches!(sub.progress, Progress::Live { .. });
+        if !poll.waits && opening.subs.iter().all(is_live) {
+            let channels: Vec<_> = opening.subs.iter().map(|sub| sub.channel).collect();
+            self.note_polled(&channels);
+        }
         let told = self.conns[idx as usize]
             .opening
             .as_ref()
@@ -117,15 +122,7 @@ fn answer_parts(
     cursor: &str,
     told: &Told,
 ) -> (StatusCode, Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
-    let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
-        (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    ];
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
-        headers.push((ETAG, tag));
-    }
-    headers.extend(poll.headers.iter().cloned());
+    let mut headers = headers(cursor, &poll.headers);
     let is_unchanged = !poll.waits
         && poll.events.is_empty()
         && told.lost.is_empty()
@@ -136,4 +133,18 @@ fn answer_parts(
     headers.push((CONTENT_TYPE, JSON));
     let body = object::poll_answer(poll.events.iter().map(|event| event.body().as_ref()), cursor, told);
     (StatusCode::OK, headers, body)
+}
+
+/// The headers of every answer to a poll but those of its body.
+pub(crate) fn headers(cursor: &str, extra: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
+        (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
+        headers.push((ETAG, tag));
+    }
+    headers.extend(extra.iter().cloned());
+    headers
 }

@@ -315,7 +315,7 @@ impl State {
 }
 
 /// What a connection follows: the channels it names, its user's own, and everyone's.
-fn followed(request: &EventsRequest, identity: &Identity, everyone: &Channel) -> Vec<Channel> {
+pub(super) fn followed(request: &EventsRequest, identity: &Identity, everyone: &Channel) -> Vec<Channel> {
     let mut names = request.channels.clone();
     names.extend(identity.user.as_ref().map(Channel::of_user));
     names.push(everyone.clone());

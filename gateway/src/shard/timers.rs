@@ -15,6 +15,8 @@ use crate::overload::Rung;
 
 /// Milliseconds that a client has to end its side after we ended ours.
 const CLOSING_MS: u64 = 2_000;
+/// The part of the ping interval by which a ping may come early.
+const PING_EARLY_SHARE: u32 = 8;
 /// At the last rung of the overload ladder: milliseconds without reading after which a client is closed.
 const SHED_AGE_MS: u64 = 1_000;
 
@@ -33,6 +35,7 @@ impl State {
                 self.settling.push((idx, generation));
             }
         }
+        self.polled.expire(now);
         self.shed_slow(now);
         self.drain_slice(now);
         self.flush_pending();
@@ -96,6 +99,8 @@ impl State {
         let Some(conn) = self.conns.get(idx as usize) else { return };
         let ping = ticks(self.shared.config.ping_interval.as_millis() as u64);
         let pong = ticks(limits::PONG_TIMEOUT_MS);
+        // What was sent to all at once would be followed by pings to all at once: each comes up to an eighth too early.
+        let early = ping / PING_EARLY_SHARE;
         let mut next = now + ping;
         if let Some(opening) = conn.opening.as_ref().filter(|opening| !opening.state_sent) {
             if now >= opening.grace_tick {
@@ -117,11 +122,12 @@ impl State {
         let is_cursor_due = now.saturating_sub(conn.cursor_tick) >= cursor_interval;
         if conn.outbox.is_some() {
             // Not quiet: it has not read yet what it was sent. Its age is looked at below.
-        } else if quiet >= ping || is_cursor_due {
+        } else if quiet + early >= ping || is_cursor_due {
             self.ping(idx, now, is_cursor_due);
             next = next.min(now + pong);
         } else {
-            next = next.min(conn.wrote_tick + ping).min(conn.cursor_tick + cursor_interval);
+            let ping_tick = conn.wrote_tick + ping - rand::rng().random_range(0..=early);
+            next = next.min(ping_tick).min(conn.cursor_tick + cursor_interval);
         }
         if let Some(conn) = self.conns.get(idx as usize) {
             if let Some(outbox) = &conn.outbox {

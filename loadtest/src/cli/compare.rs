@@ -175,7 +175,7 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Lines that end stay. Others are how things stand: on a terminal each takes the place of the one before.
-fn show(line: &str) {
+pub(super) fn show(line: &str) {
     let mut stderr = std::io::stderr();
     let is_lasting = line.ends_with('\n');
     let _nobody_may_look = match (stderr.is_terminal(), is_lasting) {
@@ -185,7 +185,7 @@ fn show(line: &str) {
     };
 }
 
-fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 

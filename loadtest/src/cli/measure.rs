@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tidegate_loadtest::fleet::{Channels, Follow};
+use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{
@@ -16,17 +18,29 @@ use tidegate_loadtest::{
     settled_memory,
 };
 
-/// User memory of idle connections: on one shared channel, or with a user and channels of their own
+use super::compare::{show, write_to};
+
+/// For how long `idle --minute` looks at the process without connections.
+const EMPTY_SECONDS: u64 = 10;
+
+/// User memory of idle connections, or their processor time: on one shared channel, or with a user and channels of their own
 ///
 /// Opens --connections, waits until the server's memory has settled, and divides what it has grown by (RssAnon of its /proc
 /// entry) by their number. The kernel's memory of a socket is not in it. What a further channel costs is the difference of
 /// two runs, divided by --channels. The process dev holds router and registry too; a gateway of a cluster only itself.
+///
+/// With --minute it is the processor time of idle connections: they are opened evenly over one ping interval, do nothing but
+/// answer pings, and the process's user and system time is counted for --seconds. It is extrapolated to 1,000,000 connections
+/// on as many processes of this size as that takes; so what the process uses without any connection counts too, which is why
+/// it should hold many. The gate: at most 1 core per 1,000,000.
 ///
 /// Examples:
 ///
 ///   tidegate dev &
 ///
 ///   loadtest idle --pid $!
+///
+///   loadtest idle --cluster /tmp/tide/cluster.json --minute --connections 18000 --gate
 ///
 ///   loadtest idle --pid $! --own                  ?user= needs auth.insecure, which dev has
 ///
@@ -44,8 +58,11 @@ pub(super) struct IdleArgs {
     #[arg(long, default_value = "127.0.0.1:8000")]
     public: SocketAddr,
     /// The server's process, on this machine.
-    #[arg(long)]
-    pid: u32,
+    #[arg(long, required_unless_present = "cluster")]
+    pid: Option<u32>,
+    /// The cluster.json that deploy/local/up wrote, instead: its first gateway.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "pid"])]
+    cluster: Option<PathBuf>,
     /// How many connections; this process must be allowed as many files.
     #[arg(long, default_value_t = 5_000)]
     connections: usize,
@@ -70,6 +87,21 @@ pub(super) struct IdleArgs {
     /// Channels that each follows beside its first.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
     channels: u16,
+    /// Count processor time instead of memory.
+    #[arg(long)]
+    minute: bool,
+    /// For how long it is counted.
+    #[arg(long, default_value_t = 60, requires = "minute", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Seconds over which connections are opened: the server's limits.ping_interval.
+    #[arg(long, default_value_t = 25, requires = "minute", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    open_seconds: u64,
+    /// Exit code 1 when the gate is missed.
+    #[arg(long, requires = "minute")]
+    gate: bool,
+    /// Where all figures go, as JSON.
+    #[arg(long, value_name = "FILE", requires = "minute")]
+    json: Option<PathBuf>,
 }
 
 impl IdleArgs {
@@ -96,22 +128,31 @@ impl IdleArgs {
     }
 
     /// Opens so many; dropped, they are closed.
-    async fn open(&self, count: usize) -> anyhow::Result<Box<dyn Any>> {
+    async fn open(&self, public: SocketAddr, count: usize) -> anyhow::Result<Box<dyn Any>> {
         let query = |number| self.query(number);
         let progress = |opened| eprintln!("{opened} of {count} open");
         if self.http2 {
             let tls = Tls::new(self.tls_ca.as_deref(), true)?;
             let streams = self.streams.into();
-            let opened = open_all_http2(self.public, &tls, streams, self.transport, count, query).await?;
+            let opened = open_all_http2(public, &tls, streams, self.transport, count, query).await?;
             return Ok(Box::new(opened));
         }
         if self.tls || self.tls_ca.is_some() {
             let tls = Tls::new(self.tls_ca.as_deref(), false)?;
-            return Ok(Box::new(
-                open_all_tls(self.public, &tls, self.transport, count, query, progress).await?,
-            ));
+            return Ok(Box::new(open_all_tls(public, &tls, self.transport, count, query, progress).await?));
         }
-        Ok(Box::new(open_all(self.public, self.transport, count, query, progress).await?))
+        Ok(Box::new(open_all(public, self.transport, count, query, progress).await?))
+    }
+
+    /// The same for a fleet.
+    fn follow(&self) -> Follow {
+        let each = 1 + u64::from(self.channels);
+        let of = if self.own { each * self.connections as u64 } else { each };
+        Follow {
+            channel: Some("load:idle-{c}".to_owned()),
+            channels: Channels::Some { each, of },
+            user: self.own.then(|| "load-{n}".to_owned()),
+        }
     }
 }
 
@@ -207,12 +248,26 @@ async fn compared(cluster: &Cluster, load: &LoadArgs, json: Option<&Path>) -> an
     Ok(ExitCode::SUCCESS)
 }
 
+/// The public port and the process: of a cluster's first gateway, or as they were named.
+fn server(args: &IdleArgs) -> anyhow::Result<(SocketAddr, u32)> {
+    let Some(file) = &args.cluster else {
+        return Ok((args.public, args.pid.context("--pid or --cluster is needed")?));
+    };
+    let cluster = Cluster::read(file)?;
+    let gateway = cluster.gateway(None)?;
+    Ok((gateway.public, cluster.pid(&gateway.name)?))
+}
+
 pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
-    let (pid, connections, transport) = (args.pid, args.connections, args.transport);
+    let (public, pid) = server(&args)?;
+    if args.minute {
+        return idle_cpu(&args, public, pid).await;
+    }
+    let (connections, transport) = (args.connections, args.transport);
     make_room(connections)?;
-    drop(args.open(connections.min(500)).await?); // Warms what is there once.
+    drop(args.open(public, connections.min(500)).await?); // Warms what is there once.
     let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    let opened = args.open(connections).await?;
+    let opened = args.open(public, connections).await?;
     let after = settled_memory(pid, Duration::from_secs(30)).await?;
     let each = after.0.saturating_sub(before.0) / connections as u64;
     let channels = args.channels + 1;
@@ -226,6 +281,27 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
     );
     drop(opened);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Result<ExitCode> {
+    let options = IdleOptions {
+        public,
+        pid,
+        connections: args.connections as u64,
+        transport: args.transport,
+        follow: args.follow(),
+        empty_seconds: EMPTY_SECONDS,
+        open_seconds: args.open_seconds,
+        seconds: args.seconds,
+    };
+    let loadtest = std::env::current_exe().context("which program this is")?;
+    let report = idle_minute(&options, &loadtest, show).await?;
+    show("\n");
+    println!("{report}");
+    if let Some(path) = &args.json {
+        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
+    }
+    Ok(if args.gate && !report.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

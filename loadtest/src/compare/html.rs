@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::histogram::Histogram;
 use super::measure::Measurement;
 use super::receive::SLICE_US;
 use super::report::Report;
 use super::system::System;
+use crate::histogram::Histogram;
 
 /// The size of a plot, and what its axes take of it.
 const WIDTH: f64 = 760.0;

@@ -10,7 +10,6 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::CompareOptions;
-use super::histogram::{Histogram, Quantiles};
 use super::open::open_all;
 use super::publish::Load;
 use super::receive::{self, Shared, Tally};
@@ -18,6 +17,7 @@ use super::schedule::Schedule;
 use super::system::{FloorProcess, Sender, System, Target};
 use crate::clock::now_us;
 use crate::cpu::cpu_time_of_all;
+use crate::histogram::{Histogram, Quantiles};
 
 /// Between the last socket that is open and the first event: what opening has left behind is done by then.
 const CALM_US: u64 = 1_000_000;

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::histogram::Histogram;
 use super::schedule::Schedule;
 use crate::clock::now_us;
 use crate::frames::{self, Frames, pong};
+use crate::histogram::Histogram;
 use crate::mark::Mark;
 
 /// One buffer that all sockets of a thread are read into.

@@ -195,7 +195,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::compare::histogram::Histogram;
+    use crate::histogram::Histogram;
 
     fn measurement(system: System, per_cpu_second: f64) -> Measurement {
         let mut latencies = Histogram::default();

@@ -19,9 +19,14 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further arguments, which a second start does not have.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (process, [public, api, admin]) = spawn(directory.path(), [any; 3]);
+        let (process, [public, api, admin]) = spawn(directory.path(), [any; 3], arguments);
         Self { process, public, api, admin, directory }
     }
 
@@ -41,7 +46,7 @@ impl Dev {
 
     /// With the same data on the same ports.
     pub(crate) fn start_again(&mut self) {
-        let (process, _) = spawn(self.directory.path(), [self.public, self.api, self.admin]);
+        let (process, _) = spawn(self.directory.path(), [self.public, self.api, self.admin], &[]);
         self.process = process;
     }
 }
@@ -54,7 +59,7 @@ impl Drop for Dev {
 }
 
 /// Starts it, and waits until it listens.
-fn spawn(directory: &Path, addresses: [SocketAddr; 3]) -> (Child, [SocketAddr; 3]) {
+fn spawn(directory: &Path, addresses: [SocketAddr; 3], arguments: &[&str]) -> (Child, [SocketAddr; 3]) {
     let ports = directory.join("ports.json");
     let _ = std::fs::remove_file(&ports);
     let mut command = Command::new(binary());
@@ -63,6 +68,7 @@ fn spawn(directory: &Path, addresses: [SocketAddr; 3]) -> (Child, [SocketAddr; 3
         command.args([flag, &address.to_string()]);
     }
     command.arg("--data-dir").arg(directory.join("data")).arg("--ports-file").arg(&ports);
+    command.args(arguments);
     let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tidegate starts");
     let deadline = Instant::now() + Duration::from_secs(60);
     let ports: serde_json::Value = loop {

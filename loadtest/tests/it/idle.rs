@@ -1,7 +1,10 @@
 //! 5,000 idle connections on a real `tidegate dev`: what each costs in user memory; and polls beside WebSockets.
 
+use std::path::Path;
 use std::time::Duration;
 
+use tidegate_loadtest::fleet::{Channels, Follow};
+use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::{Transport, open_all, publish_latency, settled_memory};
 
 use crate::dev::{ALONE, Dev};
@@ -46,6 +49,37 @@ async fn five_thousand_idle_event_streams() {
 #[tokio::test]
 async fn five_thousand_idle_ndjson_streams() {
     check(Transport::Ndjson).await;
+}
+
+/// A few connections for some ping intervals: what is counted, not how much it is.
+#[tokio::test]
+async fn idle_connections_are_pinged_and_counted() {
+    let _alone = ALONE.lock().await;
+    let dev = Dev::start_with(&["--set", "limits.ping_interval=1s"]);
+    for transport in [Transport::Ws, Transport::Sse] {
+        let follow = Follow {
+            channel: Some("load:idle-{c}".to_owned()),
+            channels: Channels::Own,
+            user: Some("load-{n}".to_owned()),
+        };
+        let options = IdleOptions {
+            public: dev.public,
+            pid: dev.pid(),
+            connections: 50,
+            transport,
+            follow,
+            empty_seconds: 1,
+            open_seconds: 1,
+            seconds: 3,
+        };
+        let loadtest = Path::new(env!("CARGO_BIN_EXE_loadtest"));
+        let report = idle_minute(&options, loadtest, |_| ()).await.expect("a minute");
+        // A ping comes up to an eighth early, and the fleet says up to a second late what it has.
+        assert!((50..=250).contains(&report.pings), "{report}");
+        assert_eq!(report.closed, 0, "{report}");
+        let all = report.cores * 1e6 / 50.0;
+        assert!((report.cores_per_million - all).abs() < 0.001, "{report}");
+    }
 }
 
 /// A waiting long poll is answered as soon as a WebSocket is written to: medians of one run, at most 1 ms apart.

@@ -2,5 +2,8 @@
 
 mod compare;
 mod dev;
+mod fleet;
 mod idle;
+mod million;
+mod polls;
 mod verify;

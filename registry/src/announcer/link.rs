@@ -29,6 +29,14 @@ impl Link {
         self.is_wanted && !self.is_dialling && self.stream.is_none()
     }
 
+    /// There is a stream, and nothing waits on it or is on its way.
+    pub(super) fn is_calm(&self) -> bool {
+        let is_calm = |stream: &Stream| {
+            stream.has_ended_snapshot && stream.queue.is_empty() && stream.in_flight.is_empty()
+        };
+        self.stream.as_ref().is_some_and(is_calm)
+    }
+
     pub(super) fn dial(&mut self) -> u64 {
         self.session += 1;
         self.is_dialling = true;

@@ -12,7 +12,6 @@ use tidegate_proto::registry::v1::announce_response::Frame as Said;
 use tidegate_vocab::{Channel, Incarnation, limits};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::MissedTickBehavior;
 
 use super::{RegistryClientWithKey, connect};
 use crate::announcer::{Announcer, Count};
@@ -25,6 +24,8 @@ use tidegate_proto::key::Key;
 
 /// Pause between two looks at what is due: a quarter of the lag that a node tolerates.
 const TICK: Duration = Duration::from_millis(limits::REGISTRY_LAG_MS / 4);
+/// The same while every member has heard and acknowledged everything: then only leases have to be renewed.
+const CALM_TICK: Duration = Duration::from_millis(limits::REGISTRY_LAG_MS * 2);
 /// Pause before a member that could not be reached, or ended its stream, is dialled again.
 const REDIAL_MS: u64 = 250;
 
@@ -163,10 +164,9 @@ impl AnnounceTask {
     }
 
     async fn run(mut self) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut commands = Vec::new();
         loop {
+            let pause = if self.announcer.is_calm() { CALM_TICK } else { TICK };
             tokio::select! {
                 count = self.commands.recv_many(&mut commands, limits::REGISTRY_BATCH_LIMIT) => {
                     if count == 0 {
@@ -180,7 +180,7 @@ impl AnnounceTask {
                     }
                 }
                 Some(event) = self.events.1.recv() => self.event(event),
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(pause) => {}
             }
             self.pump();
         }

@@ -1,9 +1,7 @@
 //! One gateway of a cluster that `deploy/local/up` started; events go to the routers' API.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
 use rand::Rng as _;
 use serde_json::json;
 
@@ -14,14 +12,7 @@ use crate::compare::publish::Publisher;
 use crate::verify::{Cluster, channels};
 
 pub(super) fn target(options: &CompareOptions, cluster: &Cluster) -> anyhow::Result<Target> {
-    let gateway = match &options.gateway {
-        None => cluster.gateways.first(),
-        Some(name) => cluster.gateways.iter().find(|gateway| gateway.name == *name),
-    };
-    let gateway = gateway.with_context(|| {
-        let names: Vec<_> = cluster.gateways.iter().map(|gateway| gateway.name.as_str()).collect();
-        format!("no such gateway: the cluster has {}", names.join(", "))
-    })?;
+    let gateway = cluster.gateway(options.gateway.as_deref())?;
     let prefix = format!("bench:{:08x}", rand::rng().random::<u32>());
     let channels = channels(&prefix, options.channels(), cluster.partitions);
     let query: Vec<_> = channels.iter().map(|channel| format!("channel={channel}")).collect();
@@ -35,34 +26,10 @@ pub(super) fn target(options: &CompareOptions, cluster: &Cluster) -> anyhow::Res
             path: format!("/v1/events?{}", query.join("&")),
             frames_first: 1, // The state.
         },
-        pids: vec![pid_of(&cluster.dir.join(&gateway.name))?],
+        pids: vec![cluster.pid(&gateway.name)?],
         sender: Sender::Publisher(Publisher {
             addresses: cluster.routers.iter().map(|router| router.api).collect(),
             request: Arc::new(request),
         }),
     })
-}
-
-/// A pid file outlives its process, and the number may be another's by now: the command line must name the directory.
-fn pid_of(directory: &Path) -> anyhow::Result<u32> {
-    let hint = || format!("{}: does the cluster run? deploy/local/up starts one", directory.display());
-    let text = std::fs::read_to_string(directory.join("pid")).with_context(hint)?;
-    let pid: u32 = text.trim().parse().with_context(hint)?;
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).with_context(hint)?;
-    let names_it = String::from_utf8_lossy(&command).contains(&*directory.to_string_lossy());
-    ensure!(names_it, "process {pid} is another one; {}", hint());
-    Ok(pid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pid_file_of_another_process_is_not_believed() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(pid_of(directory.path()).unwrap_err().to_string().contains("deploy/local/up"));
-        std::fs::write(directory.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
-        assert!(pid_of(directory.path()).unwrap_err().to_string().contains("another"));
-    }
 }

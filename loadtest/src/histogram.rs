@@ -1,6 +1,6 @@
 //! Latencies in fixed space: what millions of deliveries took, to within 3 %.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Steps within each power of two.
 const STEPS_LOG2: u32 = 5;
@@ -8,16 +8,44 @@ const STEPS: u64 = 1 << STEPS_LOG2;
 /// Enough for 2^40 µs, which is twelve days.
 const BUCKETS: usize = ((40 - STEPS_LOG2 as usize) + 1) << STEPS_LOG2;
 
-/// Counts by latency in microseconds.
-#[derive(Debug, Clone)]
-pub(crate) struct Histogram {
+/// Counts by latency in microseconds. As JSON, only the buckets that hold something: processes send each other theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Sparse", into = "Sparse")]
+pub struct Histogram {
     buckets: Vec<u64>,
     count: u64,
     max_us: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Sparse {
+    max_us: u64,
+    /// Number of a bucket, and its count.
+    buckets: Vec<(usize, u64)>,
+}
+
+impl From<Histogram> for Sparse {
+    fn from(full: Histogram) -> Self {
+        let filled = full.buckets.iter().copied().enumerate().filter(|(_, count)| *count > 0);
+        Self { max_us: full.max_us, buckets: filled.collect() }
+    }
+}
+
+impl From<Sparse> for Histogram {
+    fn from(sparse: Sparse) -> Self {
+        let mut full = Self { max_us: sparse.max_us, ..Self::default() };
+        for (bucket, count) in sparse.buckets {
+            if let Some(own) = full.buckets.get_mut(bucket) {
+                *own += count;
+                full.count += count;
+            }
+        }
+        full
+    }
+}
+
 /// The latencies that are shown, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Half are below.
     pub p50_ms: f64,
@@ -57,13 +85,21 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub(crate) fn add(&mut self, us: u64) {
+    /// Counts one.
+    pub fn add(&mut self, us: u64) {
         self.buckets[bucket_of(us)] += 1;
         self.count += 1;
         self.max_us = self.max_us.max(us);
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    /// How many were added.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Adds what another counted.
+    pub fn merge(&mut self, other: &Self) {
         for (own, others) in self.buckets.iter_mut().zip(&other.buckets) {
             *own += others;
         }
@@ -72,7 +108,8 @@ impl Histogram {
     }
 
     /// The latency in microseconds below which this share lies.
-    pub(crate) fn quantile_us(&self, share: f64) -> u64 {
+    #[must_use]
+    pub fn quantile_us(&self, share: f64) -> u64 {
         let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut below = 0;
         for (bucket, count) in self.buckets.iter().enumerate() {
@@ -84,7 +121,9 @@ impl Histogram {
         self.max_us
     }
 
-    pub(crate) fn quantiles(&self) -> Quantiles {
+    /// The latencies that are shown.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
         let ms = |share| self.quantile_us(share) as f64 / 1_000.0;
         Quantiles {
             p50_ms: ms(0.5),
@@ -122,5 +161,8 @@ mod tests {
             assert!((is - about).abs() <= about * 0.04, "{is} for {about}");
         }
         assert_eq!(Histogram::default().quantiles(), Quantiles::default());
+        let sent = serde_json::to_string(&one).unwrap();
+        assert_eq!(serde_json::from_str::<Histogram>(&sent).unwrap(), one);
+        assert!(sent.len() < 8_192, "what is empty is not sent: {} bytes", sent.len());
     }
 }

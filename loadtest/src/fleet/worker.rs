@@ -1,0 +1,470 @@
+//! A worker: one thread, one epoll, thousands of connections, no runtime. It ends when its input does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::conn::{Conn, Phase, begin, cursor_in, source};
+use super::count::{Tally, in_window};
+use super::order::{Counts, Drop, Group, Measure, Open, Order, Said};
+use super::reader::{Answer, Ended, Heard};
+use crate::clock::now_us;
+use crate::files::make_room;
+use crate::frames::pong;
+use crate::history::Receiving;
+use crate::mark::Mark;
+
+/// One buffer that all sockets are read into.
+const BUFFER_BYTES: usize = 256 * 1_024;
+const EVENTS_AT_ONCE: usize = 1_024;
+/// Connections of a worker that open at the same time.
+const OPENING_LIMIT: u64 = 256;
+/// How long one that finds as many opening waits.
+const OPENING_PAUSE_US: u64 = 5_000;
+const COUNTS_INTERVAL_US: u64 = 1_000_000;
+/// A connection that was refused or closed comes back after this long, and up to as much again.
+const RETURN_US: u64 = 500_000;
+const WAKER: Token = Token(usize::MAX);
+
+/// Runs until standard input ends.
+///
+/// # Errors
+/// When an order is none, or the kernel gives no epoll.
+pub fn run() -> anyhow::Result<()> {
+    let poll = Poll::new().context("epoll")?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let (tell, orders) = sync_channel(64);
+    let reading = move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if tell.send(line).is_err() {
+                break;
+            }
+            let _the_loop_ends_too = waker.wake();
+        }
+        drop(tell);
+        let _the_loop_ends_too = waker.wake();
+    };
+    std::thread::Builder::new().name("orders".into()).spawn(reading)?;
+    let mut worker = Worker::new(poll);
+    let result = worker.run(&orders);
+    if let Err(error) = &result {
+        say(&Said::Problem(format!("{error:#}")));
+    }
+    result
+}
+
+fn say(said: &Said) {
+    let mut out = std::io::stdout().lock();
+    let line = serde_json::to_string(said).unwrap_or_default();
+    let _nobody_may_listen = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+struct Worker {
+    poll: Poll,
+    groups: Vec<Group>,
+    conns: Vec<Conn>,
+    /// What a connection does next, and when: open, or ask again.
+    due: BinaryHeap<Reverse<(u64, u32)>>,
+    opening: u64,
+    source: u64,
+    ports_each: u64,
+    tell: Tell,
+}
+
+/// What is counted while connections are borrowed.
+struct Tell {
+    measure: Measure,
+    tallies: Vec<Tally>,
+    counts: Counts,
+    hint: usize,
+}
+
+impl Worker {
+    fn new(poll: Poll) -> Self {
+        let measure = Measure { begin_us: now_us(), slot_us: COUNTS_INTERVAL_US, window_us: (0, u64::MAX) };
+        Self {
+            poll,
+            groups: Vec::new(),
+            conns: Vec::new(),
+            due: BinaryHeap::new(),
+            opening: 0,
+            source: 0,
+            ports_each: u64::MAX,
+            tell: Tell { measure, tallies: Vec::new(), counts: Counts::default(), hint: 0 },
+        }
+    }
+
+    fn run(&mut self, orders: &Receiver<String>) -> anyhow::Result<()> {
+        let (mut events, mut buffer) = (Events::with_capacity(EVENTS_AT_ONCE), vec![0; BUFFER_BYTES]);
+        let (mut scratch, mut say_us) = (Vec::new(), now_us() + COUNTS_INTERVAL_US);
+        loop {
+            let next_us = self.due.peek().map_or(say_us, |Reverse((at_us, _))| say_us.min(*at_us));
+            let wait = Duration::from_micros(next_us.saturating_sub(now_us()));
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            for event in &events {
+                if event.token() != WAKER {
+                    self.ready(event.token().0, event.is_writable(), &mut buffer, &mut scratch);
+                }
+            }
+            loop {
+                match orders.try_recv() {
+                    Ok(line) => self.obey(serde_json::from_str(&line).context("an order")?)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            self.what_is_due()?;
+            if now_us() >= say_us {
+                say(&Said::Counts(self.tell.counts.clone()));
+                say_us = now_us() + COUNTS_INTERVAL_US;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        match order {
+            Order::Open(open) => self.open(open)?,
+            Order::Measure(measure) => {
+                self.tell.measure = measure;
+                self.tell.tallies.fill(Tally::default());
+                (self.tell.counts.received, self.tell.counts.twice) = (0, 0);
+                for conn in &mut self.conns {
+                    conn.seen = None;
+                }
+            }
+            Order::Drop(storm) => self.storm(storm),
+            Order::Collect(number) => say(&Said::Tallies(number, self.tell.tallies.clone())),
+        }
+        Ok(())
+    }
+
+    /// Makes its part of the connections, each due when the rate says.
+    fn open(&mut self, open: Open) -> anyhow::Result<()> {
+        let Open { groups, part, parts, source, ports_each, rate } = open;
+        let (mut number_of_all, begin_us) = (0_u64, now_us());
+        for (index, group) in groups.iter().enumerate() {
+            for number in 0..group.connections {
+                if number_of_all % parts == part {
+                    let at_us = begin_us + (self.conns.len() as f64 * 1e6 / rate) as u64;
+                    self.due.push(Reverse((at_us, u32::try_from(self.conns.len())?)));
+                    let number = group.first + number;
+                    self.conns.push(Conn::new(u16::try_from(index)?, number, group.transport));
+                }
+                number_of_all += 1;
+            }
+        }
+        make_room(self.conns.len())?;
+        self.tell.tallies = vec![Tally::default(); groups.len()];
+        (self.groups, self.source, self.ports_each) = (groups, source, ports_each);
+        Ok(())
+    }
+
+    fn storm(&mut self, storm: Drop) {
+        let (mut returned, back_us) = (0, now_us() + storm.away_us);
+        for index in 0..self.conns.len() {
+            if usize::from(self.conns[index].group) == storm.group {
+                self.close(index);
+                let pause_us =
+                    if storm.rate > 0.0 { (f64::from(returned) * 1e6 / storm.rate) as u64 } else { 0 };
+                returned += 1;
+                self.due.push(Reverse((back_us + pause_us, index as u32)));
+            }
+        }
+    }
+
+    fn what_is_due(&mut self) -> anyhow::Result<()> {
+        // What is put off meanwhile is not looked at again in this pass: on a busy machine a pass over many may take longer
+        // than they are put off, and pings would wait for its end in vain.
+        let now = now_us();
+        while let Some(Reverse((at_us, index))) = self.due.peek().copied() {
+            if at_us > now {
+                break;
+            }
+            self.due.pop();
+            let index = index as usize;
+            match self.conns[index].phase {
+                Phase::Closed if self.opening >= OPENING_LIMIT => {
+                    self.due.push(Reverse((now_us() + OPENING_PAUSE_US, index as u32)));
+                }
+                Phase::Closed => self.begin(index)?,
+                Phase::Resting => self.ask(index),
+                Phase::Opening | Phase::Open => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, index: usize) -> anyhow::Result<()> {
+        let conn = &mut self.conns[index];
+        let group = &self.groups[usize::from(conn.group)];
+        let gateways = group.gateways.len().max(1) as u64;
+        let to =
+            *group.gateways.get((conn.number % gateways) as usize).context("a group without a gateway")?;
+        let mut stream = begin(to, source(self.source + index as u64 / self.ports_each))?;
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        conn.reader = super::reader::Reader::new(group.transport);
+        (conn.stream, conn.phase, conn.has_asked, conn.began_us) =
+            (Some(stream), Phase::Opening, false, now_us());
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Sends a request. It is shorter than any socket's buffer.
+    fn ask(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        let request = conn.request(&self.groups[usize::from(conn.group)]);
+        conn.has_asked = true;
+        if conn.phase == Phase::Resting {
+            conn.phase = Phase::Open;
+        }
+        let sent = conn.stream.as_mut().map(|stream| stream.write(request.as_bytes()));
+        if in_window(&self.tell.measure, now_us()) {
+            self.tell.tallies[usize::from(conn.group)].window_bytes_sent += request.len() as u64;
+        }
+        if !matches!(sent, Some(Ok(count)) if count == request.len()) {
+            self.lost(index, "a request could not be sent".to_owned(), None);
+        }
+    }
+
+    /// Its socket is gone; nothing else is decided.
+    fn close(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        match conn.phase {
+            Phase::Opening => self.opening -= 1,
+            Phase::Open | Phase::Resting => self.tell.counts.open -= 1,
+            Phase::Closed => {}
+        }
+        conn.phase = Phase::Closed;
+        if !self.groups[usize::from(conn.group)].keeps_cursor {
+            conn.cursor = None;
+        }
+        if let Some(mut stream) = conn.stream.take() {
+            let _gone_anyway = self.poll.registry().deregister(&mut stream);
+        }
+    }
+
+    /// The server ended it, or it did not come about: it comes back.
+    fn lost(&mut self, index: usize, problem: String, retry_ms: Option<u64>) {
+        let (was_open, group) = (self.conns[index].phase != Phase::Opening, self.conns[index].group);
+        self.close(index);
+        if was_open {
+            self.tell.counts.closed += 1;
+            self.tell.tallies[usize::from(group)].closed += 1;
+        } else {
+            self.tell.counts.refused += 1;
+        }
+        self.tell.counts.last_problem = Some(problem);
+        let least_us = retry_ms.map_or(RETURN_US, |ms| ms * 1_000);
+        let at_us = now_us() + least_us + rand::random_range(0..=least_us);
+        self.due.push(Reverse((at_us, index as u32)));
+    }
+
+    fn ready(&mut self, index: usize, is_writable: bool, buffer: &mut [u8], scratch: &mut Vec<u8>) {
+        let conn = &mut self.conns[index];
+        let Some(stream) = conn.stream.as_mut() else { return };
+        if !conn.has_asked {
+            match stream.take_error() {
+                Ok(None) if stream.peer_addr().is_ok() => {}
+                Ok(None) => return, // Not connected yet.
+                Ok(Some(error)) | Err(error) => return self.lost(index, format!("connect: {error}"), None),
+            }
+            if is_writable {
+                self.ask(index);
+            }
+        }
+        match self.read(index, buffer, scratch) {
+            Next::Nothing => {}
+            Next::Ask => self.ask(index),
+            Next::Rest => {
+                let conn = &mut self.conns[index];
+                conn.phase = Phase::Resting;
+                let pause_us = self.groups[usize::from(conn.group)].poll_interval_ms * 1_000;
+                self.due.push(Reverse((now_us() + pause_us, index as u32)));
+            }
+            Next::Again => {
+                self.close(index);
+                self.due.push(Reverse((now_us(), index as u32)));
+            }
+            Next::Lost(problem, retry_ms) => self.lost(index, problem, retry_ms),
+        }
+    }
+
+    /// Reads until the kernel has no more.
+    fn read(&mut self, index: usize, buffer: &mut [u8], scratch: &mut Vec<u8>) -> Next {
+        let conn = &mut self.conns[index];
+        let group = &self.groups[usize::from(conn.group)];
+        let mut next = Next::Nothing;
+        loop {
+            let Some(stream) = conn.stream.as_mut() else { return next };
+            let count = match stream.read(buffer) {
+                Ok(0) => return Next::Lost("closed by the server".to_owned(), None),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return next,
+                Err(error) => return Next::Lost(error.to_string(), None),
+            };
+            let now = now_us();
+            let Conn { stream: Some(stream), phase, reader, cursor, seen, began_us, .. } = conn else {
+                return next;
+            };
+            let tally = &mut self.tell.tallies[usize::from(conn.group)];
+            if in_window(&self.tell.measure, now) {
+                tally.window_bytes += count as u64;
+            }
+            let mut hearing = Hearing {
+                group,
+                tally,
+                measure: &self.tell.measure,
+                counts: &mut self.tell.counts,
+                hint: &mut self.tell.hint,
+                opening: &mut self.opening,
+                stream,
+                phase,
+                cursor,
+                seen,
+                began_us: *began_us,
+                now,
+                next: Next::Nothing,
+            };
+            let fed =
+                reader.feed(group.transport, &buffer[..count], scratch, &mut |heard| hearing.hear(heard));
+            match (fed, hearing.next) {
+                (Err(Ended::Refused { text, retry_ms }), _) => return Next::Lost(text, retry_ms),
+                (Err(Ended::Broken(text)), _) => return Next::Lost(text, None),
+                (Ok(()), Next::Nothing) => {}
+                (Ok(()), Next::Lost(problem, retry_ms)) => return Next::Lost(problem, retry_ms),
+                (Ok(()), heard) => next = heard,
+            }
+            // A read that leaves room was the last: what comes after it is another edge.
+            if count < buffer.len() {
+                return next;
+            }
+        }
+    }
+}
+
+/// What a connection does after it has read.
+enum Next {
+    Nothing,
+    /// The next poll at once.
+    Ask,
+    /// The next poll after a pause.
+    Rest,
+    /// Another connection, at once.
+    Again,
+    Lost(String, Option<u64>),
+}
+
+/// One connection while it hears something.
+struct Hearing<'a> {
+    group: &'a Group,
+    tally: &'a mut Tally,
+    measure: &'a Measure,
+    counts: &'a mut Counts,
+    hint: &'a mut usize,
+    opening: &'a mut u64,
+    stream: &'a mut mio::net::TcpStream,
+    phase: &'a mut Phase,
+    cursor: &'a mut Option<Box<str>>,
+    seen: &'a mut Option<Box<super::count::Seen>>,
+    began_us: u64,
+    now: u64,
+    next: Next,
+}
+
+impl Hearing<'_> {
+    fn hear(&mut self, heard: Heard<'_>) {
+        match heard {
+            Heard::Line(line) => self.line(line),
+            Heard::Ping(content) => {
+                self.counts.pings += 1;
+                let _full_buffers_are_no_concern = self.stream.write(&pong(content));
+            }
+            Heard::Answer(answer) => self.answer(answer),
+            Heard::Close => {
+                if !matches!(self.next, Next::Lost(..)) {
+                    self.next = Next::Lost("closed by the server".to_owned(), None);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if let Some(mark) = Mark::find(line, self.hint) {
+            self.event(mark);
+        } else if line.starts_with(b"{\"type\":\"state\"") || line == b"event: tidegate.state" {
+            self.follows();
+        } else if line == b":" || line == b"{\"type\":\"ping\"}" {
+            self.counts.pings += 1;
+        }
+        let object = line.strip_prefix(b"data: ").unwrap_or(line);
+        let begins = |with: &[u8]| object.starts_with(with);
+        if begins(b"{\"type\":\"close\"") {
+            self.next = Next::Lost(String::from_utf8_lossy(object).into_owned(), None);
+        } else if begins(b"{\"type\":\"gap\"") || (begins(b"{\"type\":\"state\"") && says_lost(object)) {
+            self.tally.told += 1;
+        }
+        if self.group.keeps_cursor
+            && let Some(cursor) = cursor_in(line, self.group.transport)
+        {
+            *self.cursor = Some(cursor.into());
+        }
+    }
+
+    fn event(&mut self, mark: Mark) {
+        let seen =
+            self.group.targets.map(|targets| self.seen.get_or_insert_default().note(mark.seq, targets));
+        if seen == Some(None) {
+            return; // No number of ours.
+        }
+        let (received, twice) = (self.tally.received, self.tally.twice);
+        self.tally.event(mark, seen.flatten(), self.measure, self.now);
+        self.counts.received += self.tally.received - received;
+        self.counts.twice += self.tally.twice - twice;
+    }
+
+    /// From now on it follows.
+    fn follows(&mut self) {
+        if *self.phase == Phase::Opening {
+            *self.phase = Phase::Open;
+            *self.opening -= 1;
+            self.counts.open += 1;
+            self.tally.openings.add(self.now.saturating_sub(self.began_us));
+        }
+    }
+
+    fn answer(&mut self, answer: Answer<'_>) {
+        let is_first = self.cursor.is_none();
+        if in_window(self.measure, self.now) {
+            self.tally.polls += 1;
+        }
+        if let Some(etag) = answer.etag {
+            *self.cursor = Some(etag.into());
+        }
+        self.follows();
+        Mark::find_all(answer.body, |mark| self.event(mark));
+        if says_lost(answer.body) {
+            self.tally.told += 1;
+        }
+        self.next = match self.group.transport {
+            _ if answer.is_last => Next::Again,
+            Receiving::ShortPoll if !is_first => Next::Rest,
+            Receiving::ShortPoll => Next::Rest,
+            _ => Next::Ask,
+        };
+    }
+}
+
+/// Whether an object says that something is gone.
+fn says_lost(object: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"lost\":[{";
+    object.windows(KEY.len()).any(|window| window == KEY)
+}

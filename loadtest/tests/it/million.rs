@@ -1,0 +1,69 @@
+//! `loadtest million` on a real `tidegate dev`, and much smaller: it stands for a cluster of one.
+
+use std::path::PathBuf;
+
+use tidegate_loadtest::million::{MillionOptions, Report, html, million};
+use tidegate_loadtest::verify::{Cluster, Gateway, Router};
+
+use crate::dev::{ALONE, Dev};
+
+const CONNECTIONS: u64 = 200;
+const UNICASTS: u64 = 40;
+
+fn options() -> MillionOptions {
+    MillionOptions {
+        connections: CONNECTIONS,
+        rate: 500.0,
+        unicasts: UNICASTS,
+        unicast_rate: 200.0,
+        idle_seconds: 1,
+        least_memory_bytes: 0,
+        loadtest: PathBuf::from(env!("CARGO_BIN_EXE_loadtest")),
+        planted_drops: 0,
+    }
+}
+
+async fn run(options: &MillionOptions) -> anyhow::Result<Report> {
+    let _alone = ALONE.lock().await;
+    let dev = Dev::start();
+    // A process of a cluster has a directory of its name, which its command line names, with its pid in it.
+    let name = "data".to_owned();
+    std::fs::write(dev.directory().join(&name).join("pid"), dev.pid().to_string())?;
+    let cluster = Cluster {
+        kafka: None,
+        partitions: 8,
+        routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
+        gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
+        dir: dev.directory().to_owned(),
+    };
+    million(options, &cluster, |_| ()).await
+}
+
+#[tokio::test]
+async fn all_hear_what_is_for_all_and_each_what_is_for_it_alone() {
+    let report = run(&options()).await.expect("a run");
+    assert!(report.passed, "{report}");
+    assert_eq!((report.broadcast.received, report.unicasts.received), (CONNECTIONS, UNICASTS), "{report}");
+    assert_eq!((report.closed, report.gateways, report.workers), (0, 1, 1), "{report}");
+    assert!(
+        report.open.machine.tcp_sockets >= report.empty.machine.tcp_sockets + 2 * CONNECTIONS,
+        "{report}"
+    );
+    assert!(report.open.gateways > 0 && report.open.clients > 0, "{report}");
+    assert_eq!(report.points.last().map(|point| point.open), Some(CONNECTIONS));
+    assert_eq!(html(&report).matches("<svg").count(), 2);
+}
+
+#[tokio::test]
+async fn what_was_not_published_is_noticed_as_lost() {
+    let options = MillionOptions { planted_drops: 3, idle_seconds: 0, ..options() };
+    let report = run(&options).await.expect("a run");
+    assert_eq!((report.broadcast.lost, report.unicasts.lost, report.passed), (0, 3, false), "{report}");
+}
+
+#[tokio::test]
+async fn it_stops_before_memory_runs_out() {
+    let error =
+        run(&MillionOptions { least_memory_bytes: u64::MAX, ..options() }).await.expect_err("too little");
+    assert!(error.to_string().contains("--least-memory-mib"), "{error}");
+}
