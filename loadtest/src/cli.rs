@@ -2,6 +2,9 @@
 
 mod compare;
 mod measure;
+mod output;
+mod run;
+mod transports;
 mod verify;
 
 use std::process::ExitCode;
@@ -14,7 +17,7 @@ use tidegate_loadtest::fleet;
 #[command(
     version,
     max_term_width = 100,
-    after_help = "Examples:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
+    after_help = "Examples:\n  tidegate dev &\n  loadtest run --scenario live-score --pid $!\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
                   deploy/local/up --dir /tmp/tide\n  loadtest verify --cluster /tmp/tide/cluster.json\n  \
                   loadtest compare --cluster /tmp/tide/cluster.json --html /tmp/tide/compare.html"
 )]
@@ -25,6 +28,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunArgs),
+    Scenarios(run::ScenariosArgs),
+    Transports(transports::TransportsArgs),
     Idle(measure::IdleArgs),
     Latency(measure::LatencyArgs),
     Compare(compare::CompareArgs),
@@ -39,6 +45,9 @@ enum Command {
 /// Runs the command; a verdict that is not good is a failure.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Run(args) => run::run(args).await,
+        Command::Scenarios(args) => run::scenarios(&args),
+        Command::Transports(args) => transports::transports(args).await,
         Command::Idle(args) => measure::idle(args).await,
         Command::Latency(args) => measure::latency(args).await,
         Command::Compare(args) => compare::compare(args).await,

@@ -21,6 +21,10 @@ pub mod latency;
 mod mark;
 mod median;
 mod memory;
+mod page;
+pub mod run;
+pub mod scenario;
+pub mod transports;
 pub mod verify;
 
 pub use connection::{Connection, Transport, open_all};

@@ -4,4 +4,5 @@ mod compare;
 mod dev;
 mod fleet;
 mod idle;
+mod run;
 mod verify;

@@ -1,9 +1,8 @@
 //! One gateway of a cluster that `deploy/local/up` started; events go to the routers' API.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rand::Rng as _;
 use serde_json::json;
 
@@ -35,34 +34,10 @@ pub(super) fn target(options: &CompareOptions, cluster: &Cluster) -> anyhow::Res
             path: format!("/v1/events?{}", query.join("&")),
             frames_first: 1, // The state.
         },
-        pids: vec![pid_of(&cluster.dir.join(&gateway.name))?],
+        pids: vec![cluster.pid_of(&gateway.name)?],
         sender: Sender::Publisher(Publisher {
             addresses: cluster.routers.iter().map(|router| router.api).collect(),
             request: Arc::new(request),
         }),
     })
-}
-
-/// A pid file outlives its process, and the number may be another's by now: the command line must name the directory.
-fn pid_of(directory: &Path) -> anyhow::Result<u32> {
-    let hint = || format!("{}: does the cluster run? deploy/local/up starts one", directory.display());
-    let text = std::fs::read_to_string(directory.join("pid")).with_context(hint)?;
-    let pid: u32 = text.trim().parse().with_context(hint)?;
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).with_context(hint)?;
-    let names_it = String::from_utf8_lossy(&command).contains(&*directory.to_string_lossy());
-    ensure!(names_it, "process {pid} is another one; {}", hint());
-    Ok(pid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pid_file_of_another_process_is_not_believed() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(pid_of(directory.path()).unwrap_err().to_string().contains("deploy/local/up"));
-        std::fs::write(directory.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
-        assert!(pid_of(directory.path()).unwrap_err().to_string().contains("another"));
-    }
 }
