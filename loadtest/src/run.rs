@@ -32,6 +32,8 @@ const GRACE_US: u64 = 10_000_000;
 /// What must not come after everything has come, a repeat for instance, has this long to come.
 const AFTERMATH: Duration = Duration::from_millis(1_200);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Of each group, before memory is read for the first time.
+const WARM_CONNECTIONS: u64 = 200;
 /// Slots of the time line: one a second, or fewer when a run is long.
 const SLOTS: u64 = 600;
 
@@ -64,6 +66,9 @@ pub async fn run(options: &RunOptions, progress: impl Fn(&str)) -> anyhow::Resul
     let groups = groups(scenario, servers, &prefix);
     let mut fleet = Fleet::start(&options.loadtest, groups.clone(), options.least_workers)?;
     progress(&format!("{}\n", fleet.spread()));
+    if options.settles {
+        warm(options).await?;
+    }
     let memory_before = servers.memory(options.settles).await?;
     let wanted = scenario.connections();
     fleet
@@ -94,6 +99,15 @@ pub async fn run(options: &RunOptions, progress: impl Fn(&str)) -> anyhow::Resul
     Ok(RunReport::new(options, &published, &expected, &tallies, used, spread, counts.last_problem))
 }
 
+/// Opens a few connections and drops them: what a server makes once is there then, and no connection is blamed for it.
+async fn warm(options: &RunOptions) -> anyhow::Result<()> {
+    let RunOptions { scenario, servers, .. } = options;
+    let prefix = format!("warm-{:08x}", rand::rng().random::<u32>());
+    let mut few = groups(scenario, servers, &prefix);
+    few.iter_mut().for_each(|group| group.connections = group.connections.min(WARM_CONNECTIONS));
+    Fleet::start(&options.loadtest, few, 1)?.open(scenario.ramp_rate, |_| ()).await
+}
+
 /// When what happens.
 struct Times {
     measure: Measure,
@@ -106,10 +120,15 @@ impl Times {
         let begin_us = now_us() + CALM_US;
         let window_us = begin_us + scenario.warm_up_seconds * 1_000_000;
         let end_us = window_us + scenario.seconds * 1_000_000;
-        let slot_seconds = (scenario.warm_up_seconds + scenario.seconds).div_ceil(SLOTS).max(1);
-        let measure = Measure { begin_us, slot_us: slot_seconds * 1_000_000, window_us: (window_us, end_us) };
+        let slot_us = slot_seconds(scenario) * 1_000_000;
+        let measure = Measure { begin_us, slot_us, window_us: (window_us, end_us) };
         Self { measure, end_us }
     }
+}
+
+/// How long a slot of the time line is.
+fn slot_seconds(scenario: &Scenario) -> u64 {
+    (scenario.warm_up_seconds + scenario.seconds).div_ceil(SLOTS).max(1)
 }
 
 /// The connections of a scenario. They are numbered through.

@@ -17,8 +17,9 @@ use super::output::{show, write_to};
 /// The same load over WebSocket, Server-Sent Events, HTTP streaming, long and short polling in turn: bytes beside the data,
 /// latency, processor time of the gateway for each delivery, memory of an idle connection. Prints a table in Markdown.
 ///
-/// With a cluster of five gateways each transport has one of its own, so that what one run leaves in a process's memory is
-/// not the next one's. Without --cluster: one server, as `tidegate dev` is, in which router and log count too.
+/// With a cluster of five gateways, just started, each transport has one of its own, so that what one run leaves in a
+/// process's memory is not the next one's; with fewer, the others' memory is not shown. Without --cluster: one server, as
+/// `tidegate dev` is, in which router and log count too.
 ///
 /// Exit code 0: nothing was lost, twice or out of order. Anything else: 1.
 ///
@@ -47,7 +48,7 @@ pub(super) struct TransportsArgs {
     #[arg(long)]
     pid: Option<u32>,
     /// Of each transport.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     connections: u64,
     /// Events a second, each to every connection.
     #[arg(long, default_value_t = 5.0)]

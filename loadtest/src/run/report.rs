@@ -6,10 +6,13 @@ use serde::Serialize;
 
 use super::publish::Published;
 use super::servers::Used;
-use super::{RunOptions, SLOTS};
+use super::{RunOptions, slot_seconds};
 use crate::fleet::Tally;
-use crate::histogram::Quantiles;
+use crate::histogram::{Histogram, Quantiles};
 use crate::scenario::{Kind, Scenario};
+
+/// How long after its beginning a storm is looked at.
+const STORM_SECONDS: u64 = 5;
 
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +72,8 @@ pub struct GroupReport {
     pub latency: Quantiles,
     /// From the drop's end until a returned connection follows again.
     pub returned: Option<Quantiles>,
+    /// Latency of those that are not dropped, before the storm and in its first seconds.
+    pub beside_storm: Option<(Quantiles, Quantiles)>,
     /// From the server, above TCP, within the window, by deliveries in it.
     pub bytes_per_delivery: f64,
     /// To the server: of polls, their requests.
@@ -93,8 +98,8 @@ pub struct Second {
 impl GroupReport {
     fn new(scenario: &Scenario, nth: usize, expected: u64, tally: &Tally) -> Self {
         let clients = &scenario.clients[nth];
-        let seconds_each = (scenario.warm_up_seconds + scenario.seconds).div_ceil(SLOTS).max(1) as f64;
-        let second = |(number, slot): (usize, &crate::histogram::Histogram)| Second {
+        let seconds_each = slot_seconds(scenario) as f64;
+        let second = |(number, slot): (usize, &Histogram)| Second {
             at: number as f64 * seconds_each,
             deliveries_per_second: slot.count() as f64 / seconds_each,
             p50_ms: slot.quantile_us(0.5) as f64 / 1_000.0,
@@ -113,6 +118,17 @@ impl GroupReport {
             closed: tally.closed,
             latency: tally.latencies.quantiles(),
             returned: drops.then(|| tally.openings.quantiles()),
+            beside_storm: scenario.storm.as_ref().filter(|_| !drops).map(|storm| {
+                let slot = |second: u64| (second / slot_seconds(scenario)) as usize;
+                let (from, at) = (scenario.warm_up_seconds, scenario.warm_up_seconds + storm.at_second);
+                let between = |from: u64, to: u64| {
+                    let mut all = Histogram::default();
+                    let slots = tally.slots.iter().take(slot(to)).skip(slot(from));
+                    slots.for_each(|slot| all.merge(slot));
+                    all.quantiles()
+                };
+                (between(from, at), between(at, at + STORM_SECONDS))
+            }),
             bytes_per_delivery: tally.window_bytes as f64 / tally.in_window.max(1) as f64,
             request_bytes_per_delivery: tally.window_bytes_sent as f64 / tally.in_window.max(1) as f64,
             seconds: tally.slots.iter().enumerate().map(second).collect(),
@@ -142,7 +158,9 @@ impl RunReport {
         let deliveries = tallies.iter().map(|tally| tally.in_window).sum::<u64>();
         let promised = scenario.publish.kind == Kind::Durable;
         let is_good = |group: &GroupReport| {
-            group.twice == 0 && group.disordered == 0 && (!promised || (group.lost == 0 && group.told == 0))
+            // After a resume, what came last may come again.
+            let is_once = group.twice == 0 || group.returned.is_some();
+            is_once && group.disordered == 0 && (!promised || (group.lost == 0 && group.told == 0))
         };
         Self {
             name: options.name.clone(),
@@ -219,6 +237,13 @@ impl fmt::Display for RunReport {
                     f,
                     "\n{}: a dropped connection follows again {:.0} ms after it began to connect (p50), {:.0} ms (p99), {:.0} ms at most",
                     group.name, returned.p50_ms, returned.p99_ms, returned.max_ms
+                )?;
+            }
+            if let Some((before, during)) = &group.beside_storm {
+                writeln!(
+                    f,
+                    "\n{}: p99 {:.2} ms before the storm, {:.2} ms in its first {STORM_SECONDS} s",
+                    group.name, before.p99_ms, during.p99_ms
                 )?;
             }
             if group.told > 0 {

@@ -101,6 +101,8 @@ async fn who_is_dropped_comes_back_and_has_missed_nothing() {
     assert!(report.groups.iter().all(|group| group.lost == 0 && group.told == 0), "{report}");
     let returned: Vec<_> = report.groups.iter().filter(|group| group.returned.is_some()).collect();
     assert_eq!((returned.len(), returned[0].name.as_str()), (1, "sse"), "{report}");
+    let beside: Vec<_> = report.groups.iter().filter_map(|group| group.beside_storm).collect();
+    assert!(beside.len() == 4 && beside.iter().all(|(before, _)| before.max_ms > 0.0), "{report}");
     assert!(returned[0].returned.is_some_and(|returned| returned.max_ms > 0.0), "{report}");
 }
 
