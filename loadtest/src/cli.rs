@@ -3,7 +3,10 @@
 mod compare;
 mod measure;
 mod million;
+mod output;
 mod polls;
+mod run;
+mod transports;
 mod verify;
 
 use std::process::ExitCode;
@@ -16,7 +19,7 @@ use tidegate_loadtest::fleet;
 #[command(
     version,
     max_term_width = 100,
-    after_help = "Examples:\n  tidegate dev &\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
+    after_help = "Examples:\n  tidegate dev &\n  loadtest run --scenario live-score --pid $!\n  loadtest idle --pid $! --connections 5000 --transport sse\n\n  \
                   deploy/local/up --dir /tmp/tide\n  loadtest verify --cluster /tmp/tide/cluster.json\n  \
                   loadtest compare --cluster /tmp/tide/cluster.json --html /tmp/tide/compare.html"
 )]
@@ -27,6 +30,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunArgs),
+    Scenarios(run::ScenariosArgs),
+    Transports(transports::TransportsArgs),
     Idle(measure::IdleArgs),
     Latency(measure::LatencyArgs),
     Polls(polls::PollsArgs),
@@ -43,6 +49,9 @@ enum Command {
 /// Runs the command; a verdict that is not good is a failure.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Run(args) => run::run(args).await,
+        Command::Scenarios(args) => run::scenarios(&args),
+        Command::Transports(args) => transports::transports(args).await,
         Command::Idle(args) => measure::idle(args).await,
         Command::Latency(args) => measure::latency(args).await,
         Command::Polls(args) => polls::polls(args).await,

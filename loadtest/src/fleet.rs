@@ -7,6 +7,7 @@
 
 mod conn;
 mod count;
+mod hearing;
 mod order;
 mod plan;
 mod process;

@@ -24,8 +24,12 @@ mod mark;
 mod median;
 mod memory;
 pub mod million;
+mod page;
 pub mod polls;
+pub mod run;
+pub mod scenario;
 mod tls;
+pub mod transports;
 pub mod verify;
 
 pub use connection::{Connection, Transport, open_all, open_all_tls};

@@ -1,8 +1,8 @@
 //! `loadtest compare` and `loadtest floor`.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -11,6 +11,8 @@ use tidegate_loadtest::clock::now_us;
 use tidegate_loadtest::compare::{self, CompareOptions, Scenario};
 use tidegate_loadtest::floor::FloorOptions;
 use tidegate_loadtest::verify::Cluster;
+
+use super::output::{show, write_to};
 
 /// What a delivery costs: a gateway beside a bare loop of write(), and beside nchan
 ///
@@ -172,21 +174,6 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     }
     let missed = report.gate.as_ref().is_none_or(|gate| !gate.passed);
     Ok(if args.gate && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Lines that end stay. Others are how things stand: on a terminal each takes the place of the one before.
-pub(super) fn show(line: &str) {
-    let mut stderr = std::io::stderr();
-    let is_lasting = line.ends_with('\n');
-    let _nobody_may_look = match (stderr.is_terminal(), is_lasting) {
-        (true, _) => write!(stderr, "\r\x1b[K{line}"),
-        (false, true) => write!(stderr, "{line}"),
-        (false, false) => Ok(()),
-    };
-}
-
-pub(super) fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 pub(super) fn floor(args: &FloorArgs) -> anyhow::Result<ExitCode> {

@@ -18,7 +18,7 @@ use tidegate_loadtest::{
     settled_memory,
 };
 
-use super::compare::{show, write_to};
+use super::output::{show, write_to};
 
 /// For how long `idle --minute` looks at the process without connections.
 const EMPTY_SECONDS: u64 = 10;

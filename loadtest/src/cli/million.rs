@@ -9,7 +9,7 @@ use tidegate_loadtest::million::{self, MillionOptions, Up, gateways_needed};
 use tidegate_loadtest::verify::Cluster;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::compare::{show, write_to};
+use super::output::{show, write_to};
 
 /// 1,000,000 idle WebSockets with a user and a channel each: what each part takes, and whether all hear what they should
 ///

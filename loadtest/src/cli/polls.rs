@@ -9,7 +9,7 @@ use clap::Args;
 use tidegate_loadtest::polls::{self, PollsOptions};
 use tidegate_loadtest::verify::Cluster;
 
-use super::compare::{show, write_to};
+use super::output::{show, write_to};
 
 /// What a short poll costs that finds nothing new: answers 304 per second of the server's processor time
 ///

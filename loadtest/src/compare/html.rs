@@ -7,33 +7,15 @@ use super::receive::SLICE_US;
 use super::report::Report;
 use super::system::System;
 use crate::histogram::Histogram;
+use crate::page::{Line, escape, head, plot, trimmed};
 
-/// The size of a plot, and what its axes take of it.
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 70.0;
-const BOTTOM: f64 = 40.0;
 /// How finely a latency curve is drawn.
 const CURVE_STEPS: u32 = 200;
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}\
-    table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
-    td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}svg text{font-size:12px;fill:#555}\
-    .passed{color:#17703a}.missed{color:#b3261e}";
-
-/// One line of a plot.
-struct Line {
-    system: System,
-    points: Vec<(f64, f64)>,
-}
 
 /// Makes it of a report.
 #[must_use]
 pub fn html(report: &Report) -> String {
-    let title = escape(&report.title());
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style>\n\
-         <h1>What a delivery costs</h1>\n<p>{title}.</p>\n"
-    );
+    let mut page = head(&report.title(), "What a delivery costs");
     if let Some(gate) = &report.gate {
         let class = if gate.passed { "passed" } else { "missed" };
         let _ = writeln!(page, "<p class=\"{class}\"><strong>{gate}</strong></p>");
@@ -94,7 +76,7 @@ fn latency_plot(report: &Report) -> String {
         all_of(report, one.system).for_each(|measurement| all.merge(&measurement.latencies));
         let shares = (0..=CURVE_STEPS).map(|step| f64::from(step) / f64::from(CURVE_STEPS));
         let point = |share: f64| ((all.quantile_us(share).max(1) as f64 / 1_000.0).log10(), share * 100.0);
-        lines.push(Line { system: one.system, points: shares.map(point).collect() });
+        lines.push(line(one.system, shares.map(point).collect()));
     }
     plot(&lines, "ms", "%", |x| trimmed(10f64.powf(x)))
 }
@@ -112,9 +94,13 @@ fn throughput_plot(report: &Report) -> String {
         let point = |(number, sum): (usize, &u64)| {
             (number as f64 * slice_seconds, *sum as f64 / f64::from(count.max(1)) / slice_seconds)
         };
-        lines.push(Line { system: one.system, points: sums.iter().enumerate().map(point).collect() });
+        lines.push(line(one.system, sums.iter().enumerate().map(point).collect()));
     }
     plot(&lines, "s", "/s", trimmed)
+}
+
+fn line(system: System, points: Vec<(f64, f64)>) -> Line {
+    Line { name: system.name().to_owned(), color: color(system), points }
 }
 
 fn color(system: System) -> &'static str {
@@ -123,64 +109,6 @@ fn color(system: System) -> &'static str {
         System::Tidegate => "#0b57d0",
         System::Nchan => "#c2570c",
     }
-}
-
-/// Lines over a common range, four steps on each axis. The vertical axis begins at nothing.
-fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> String) -> String {
-    let points = || lines.iter().flat_map(|line| &line.points);
-    let x_from = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
-    let x_to = points().map(|point| point.0).fold(f64::NEG_INFINITY, f64::max);
-    let y_to = points().map(|point| point.1).fold(0.0, f64::max);
-    if !(x_to > x_from && y_to > 0.0) {
-        return "<p>Nothing came.</p>\n".to_owned();
-    }
-    let x = |value: f64| LEFT + (value - x_from) / (x_to - x_from) * (WIDTH - LEFT - 20.0);
-    let y = |value: f64| HEIGHT - BOTTOM - value / y_to * (HEIGHT - BOTTOM - 30.0);
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n");
-    for step in 0..=4 {
-        let share = f64::from(step) / 4.0;
-        let (at_x, at_y) = (x_from + (x_to - x_from) * share, y_to * share);
-        let (px, py, right, low) = (x(at_x), y(at_y), WIDTH - 20.0, HEIGHT - BOTTOM);
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{LEFT} {py:.1}H{right}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}{y_unit}</text>\
-             <text x=\"{px:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} {x_unit}</text>",
-            LEFT - 6.0,
-            py + 4.0,
-            trimmed(at_y),
-            low + 18.0,
-            x_label(at_x)
-        );
-    }
-    for (number, Line { system, points }) in lines.iter().enumerate() {
-        let (color, name) = (color(*system), system.name());
-        let mut path = String::new();
-        for (number, point) in points.iter().enumerate() {
-            let _ =
-                write!(path, "{}{:.1} {:.1}", if number == 0 { 'M' } else { 'L' }, x(point.0), y(point.1));
-        }
-        let at = LEFT + number as f64 * 90.0;
-        let _ = writeln!(
-            svg,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>\
-             <text x=\"{at}\" y=\"16\" style=\"fill:{color}\">{name}</text>"
-        );
-    }
-    svg + "</svg>\n"
-}
-
-/// With as many digits as a label needs.
-fn trimmed(value: f64) -> String {
-    match value {
-        10_000.0.. => format!("{:.0}k", value / 1_000.0),
-        100.0.. | 0.0 => format!("{value:.0}"),
-        1.0.. => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

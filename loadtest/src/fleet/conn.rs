@@ -37,7 +37,7 @@ pub(super) struct Conn {
     pub(super) reader: Reader,
     pub(super) cursor: Option<Box<str>>,
     pub(super) seen: Option<Box<Seen>>,
-    /// When it began to connect.
+    /// When it began to connect; of one that is closed, when it does at the earliest.
     pub(super) began_us: u64,
 }
 

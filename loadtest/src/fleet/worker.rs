@@ -10,15 +10,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::conn::{Conn, Phase, begin, cursor_in, source};
+use super::conn::{Conn, Phase, begin, source};
 use super::count::{Tally, in_window};
+use super::hearing::{Hearing, Next};
 use super::order::{Counts, Drop, Group, Measure, Open, Order, Said};
-use super::reader::{Answer, Ended, Heard};
+use super::reader::{Ended, Reader};
 use crate::clock::now_us;
 use crate::files::make_room;
-use crate::frames::pong;
-use crate::history::Receiving;
-use crate::mark::Mark;
 
 /// One buffer that all sockets are read into.
 const BUFFER_BYTES: usize = 256 * 1_024;
@@ -176,6 +174,7 @@ impl Worker {
                 let pause_us =
                     if storm.rate > 0.0 { (f64::from(returned) * 1e6 / storm.rate) as u64 } else { 0 };
                 returned += 1;
+                self.conns[index].began_us = back_us + pause_us;
                 self.due.push(Reverse((back_us + pause_us, index as u32)));
             }
         }
@@ -192,6 +191,8 @@ impl Worker {
             self.due.pop();
             let index = index as usize;
             match self.conns[index].phase {
+                // What was due before it was dropped is not any more.
+                Phase::Closed if at_us < self.conns[index].began_us => {}
                 Phase::Closed if self.opening >= OPENING_LIMIT => {
                     self.due.push(Reverse((now_us() + OPENING_PAUSE_US, index as u32)));
                 }
@@ -211,7 +212,7 @@ impl Worker {
             *group.gateways.get((conn.number % gateways) as usize).context("a group without a gateway")?;
         let mut stream = begin(to, source(self.source + index as u64 / self.ports_each))?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        conn.reader = super::reader::Reader::new(group.transport);
+        conn.reader = Reader::new(group.transport);
         (conn.stream, conn.phase, conn.has_asked, conn.began_us) =
             (Some(stream), Phase::Opening, false, now_us());
         self.opening += 1;
@@ -244,7 +245,10 @@ impl Worker {
             Phase::Closed => {}
         }
         conn.phase = Phase::Closed;
-        if !self.groups[usize::from(conn.group)].keeps_cursor {
+        let group = &self.groups[usize::from(conn.group)];
+        if !group.keeps_cursor
+            && matches!(conn.reader, Reader::Head(_) | Reader::Frames(_) | Reader::Lines(_))
+        {
             conn.cursor = None;
         }
         if let Some(mut stream) = conn.stream.take() {
@@ -265,6 +269,7 @@ impl Worker {
         self.tell.counts.last_problem = Some(problem);
         let least_us = retry_ms.map_or(RETURN_US, |ms| ms * 1_000);
         let at_us = now_us() + least_us + rand::random_range(0..=least_us);
+        self.conns[index].began_us = at_us;
         self.due.push(Reverse((at_us, index as u32)));
     }
 
@@ -349,122 +354,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// What a connection does after it has read.
-enum Next {
-    Nothing,
-    /// The next poll at once.
-    Ask,
-    /// The next poll after a pause.
-    Rest,
-    /// Another connection, at once.
-    Again,
-    Lost(String, Option<u64>),
-}
-
-/// One connection while it hears something.
-struct Hearing<'a> {
-    group: &'a Group,
-    tally: &'a mut Tally,
-    measure: &'a Measure,
-    counts: &'a mut Counts,
-    hint: &'a mut usize,
-    opening: &'a mut u64,
-    stream: &'a mut mio::net::TcpStream,
-    phase: &'a mut Phase,
-    cursor: &'a mut Option<Box<str>>,
-    seen: &'a mut Option<Box<super::count::Seen>>,
-    began_us: u64,
-    now: u64,
-    next: Next,
-}
-
-impl Hearing<'_> {
-    fn hear(&mut self, heard: Heard<'_>) {
-        match heard {
-            Heard::Line(line) => self.line(line),
-            Heard::Ping(content) => {
-                self.counts.pings += 1;
-                let _full_buffers_are_no_concern = self.stream.write(&pong(content));
-            }
-            Heard::Answer(answer) => self.answer(answer),
-            Heard::Close => {
-                if !matches!(self.next, Next::Lost(..)) {
-                    self.next = Next::Lost("closed by the server".to_owned(), None);
-                }
-            }
-        }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if let Some(mark) = Mark::find(line, self.hint) {
-            self.event(mark);
-        } else if line.starts_with(b"{\"type\":\"state\"") || line == b"event: tidegate.state" {
-            self.follows();
-        } else if line == b":" || line == b"{\"type\":\"ping\"}" {
-            self.counts.pings += 1;
-        }
-        let object = line.strip_prefix(b"data: ").unwrap_or(line);
-        let begins = |with: &[u8]| object.starts_with(with);
-        if begins(b"{\"type\":\"close\"") {
-            self.next = Next::Lost(String::from_utf8_lossy(object).into_owned(), None);
-        } else if begins(b"{\"type\":\"gap\"") || (begins(b"{\"type\":\"state\"") && says_lost(object)) {
-            self.tally.told += 1;
-        }
-        if self.group.keeps_cursor
-            && let Some(cursor) = cursor_in(line, self.group.transport)
-        {
-            *self.cursor = Some(cursor.into());
-        }
-    }
-
-    fn event(&mut self, mark: Mark) {
-        let seen =
-            self.group.targets.map(|targets| self.seen.get_or_insert_default().note(mark.seq, targets));
-        if seen == Some(None) {
-            return; // No number of ours.
-        }
-        let (received, twice) = (self.tally.received, self.tally.twice);
-        self.tally.event(mark, seen.flatten(), self.measure, self.now);
-        self.counts.received += self.tally.received - received;
-        self.counts.twice += self.tally.twice - twice;
-    }
-
-    /// From now on it follows.
-    fn follows(&mut self) {
-        if *self.phase == Phase::Opening {
-            *self.phase = Phase::Open;
-            *self.opening -= 1;
-            self.counts.open += 1;
-            self.tally.openings.add(self.now.saturating_sub(self.began_us));
-        }
-    }
-
-    fn answer(&mut self, answer: Answer<'_>) {
-        let is_first = self.cursor.is_none();
-        if in_window(self.measure, self.now) {
-            self.tally.polls += 1;
-        }
-        if let Some(etag) = answer.etag {
-            *self.cursor = Some(etag.into());
-        }
-        self.follows();
-        Mark::find_all(answer.body, |mark| self.event(mark));
-        if says_lost(answer.body) {
-            self.tally.told += 1;
-        }
-        self.next = match self.group.transport {
-            _ if answer.is_last => Next::Again,
-            Receiving::ShortPoll if !is_first => Next::Rest,
-            Receiving::ShortPoll => Next::Rest,
-            _ => Next::Ask,
-        };
-    }
-}
-
-/// Whether an object says that something is gone.
-fn says_lost(object: &[u8]) -> bool {
-    const KEY: &[u8] = b"\"lost\":[{";
-    object.windows(KEY.len()).any(|window| window == KEY)
 }

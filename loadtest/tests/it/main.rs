@@ -6,4 +6,5 @@ mod fleet;
 mod idle;
 mod million;
 mod polls;
+mod run;
 mod verify;
