@@ -2,6 +2,7 @@
 
 mod compare;
 mod measure;
+mod pressure;
 mod verify;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ enum Command {
     Latency(measure::LatencyArgs),
     Compare(compare::CompareArgs),
     Floor(compare::FloorArgs),
+    Saturation(pressure::SaturationArgs),
+    Storm(pressure::StormArgs),
+    Stalled(pressure::StalledArgs),
     Verify(verify::VerifyArgs),
     Judge(verify::JudgeArgs),
 }
@@ -39,6 +43,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Latency(args) => measure::latency(args).await,
         Command::Compare(args) => compare::compare(args).await,
         Command::Floor(args) => compare::floor(&args),
+        Command::Saturation(args) => pressure::saturation(args).await,
+        Command::Storm(args) => pressure::storm(args).await,
+        Command::Stalled(args) => pressure::stalled(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Judge(args) => verify::judge(&args),
     }

@@ -6,14 +6,14 @@
 //! medians over pairs that were measured one right after the other, in alternating order.
 
 mod histogram;
-mod html;
+pub(crate) mod html;
 mod measure;
 mod open;
 mod publish;
 mod receive;
 mod report;
 mod schedule;
-mod system;
+pub(crate) mod system;
 
 use std::path::PathBuf;
 
@@ -25,6 +25,7 @@ use crate::verify::Cluster;
 use measure::{Measurement, measure};
 use system::Nchan;
 
+pub(crate) use histogram::Histogram;
 pub use histogram::Quantiles;
 pub use html::html;
 pub use report::{Gate, Report};

@@ -175,7 +175,7 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Lines that end stay. Others are how things stand: on a terminal each takes the place of the one before.
-fn show(line: &str) {
+pub(super) fn show(line: &str) {
     let mut stderr = std::io::stderr();
     let is_lasting = line.ends_with('\n');
     let _nobody_may_look = match (stderr.is_terminal(), is_lasting) {

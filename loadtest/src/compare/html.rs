@@ -15,15 +15,23 @@ const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 40.0;
 /// How finely a latency curve is drawn.
 const CURVE_STEPS: u32 = 200;
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:800px;margin:2em auto;padding:0 1em;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
     td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}svg text{font-size:12px;fill:#555}\
     .passed{color:#17703a}.missed{color:#b3261e}";
 
 /// One line of a plot.
-struct Line {
-    system: System,
-    points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
+    /// As CSS has it.
+    pub(crate) color: &'static str,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Line {
+    fn of(system: System, points: Vec<(f64, f64)>) -> Self {
+        Self { name: system.name(), color: color(system), points }
+    }
 }
 
 /// Makes it of a report.
@@ -94,7 +102,7 @@ fn latency_plot(report: &Report) -> String {
         all_of(report, one.system).for_each(|measurement| all.merge(&measurement.latencies));
         let shares = (0..=CURVE_STEPS).map(|step| f64::from(step) / f64::from(CURVE_STEPS));
         let point = |share: f64| ((all.quantile_us(share).max(1) as f64 / 1_000.0).log10(), share * 100.0);
-        lines.push(Line { system: one.system, points: shares.map(point).collect() });
+        lines.push(Line::of(one.system, shares.map(point).collect()));
     }
     plot(&lines, "ms", "%", |x| trimmed(10f64.powf(x)))
 }
@@ -112,7 +120,7 @@ fn throughput_plot(report: &Report) -> String {
         let point = |(number, sum): (usize, &u64)| {
             (number as f64 * slice_seconds, *sum as f64 / f64::from(count.max(1)) / slice_seconds)
         };
-        lines.push(Line { system: one.system, points: sums.iter().enumerate().map(point).collect() });
+        lines.push(Line::of(one.system, sums.iter().enumerate().map(point).collect()));
     }
     plot(&lines, "s", "/s", trimmed)
 }
@@ -126,7 +134,7 @@ fn color(system: System) -> &'static str {
 }
 
 /// Lines over a common range, four steps on each axis. The vertical axis begins at nothing.
-fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> String) -> String {
+pub(crate) fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> String) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);
     let x_from = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
     let x_to = points().map(|point| point.0).fold(f64::NEG_INFINITY, f64::max);
@@ -152,8 +160,7 @@ fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> Str
             x_label(at_x)
         );
     }
-    for (number, Line { system, points }) in lines.iter().enumerate() {
-        let (color, name) = (color(*system), system.name());
+    for (number, Line { name, color, points }) in lines.iter().enumerate() {
         let mut path = String::new();
         for (number, point) in points.iter().enumerate() {
             let _ =
@@ -170,7 +177,7 @@ fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> Str
 }
 
 /// With as many digits as a label needs.
-fn trimmed(value: f64) -> String {
+pub(crate) fn trimmed(value: f64) -> String {
     match value {
         10_000.0.. => format!("{:.0}k", value / 1_000.0),
         100.0.. | 0.0 => format!("{value:.0}"),
@@ -179,7 +186,7 @@ fn trimmed(value: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -2,7 +2,7 @@
 
 mod floor;
 mod nchan;
-mod tidegate;
+pub(crate) mod tidegate;
 
 use anyhow::Context as _;
 use serde::Serialize;

@@ -11,17 +11,10 @@ use super::{Sender, Target};
 use crate::compare::CompareOptions;
 use crate::compare::open::Door;
 use crate::compare::publish::Publisher;
-use crate::verify::{Cluster, channels};
+use crate::verify::{Cluster, Gateway, channels};
 
 pub(super) fn target(options: &CompareOptions, cluster: &Cluster) -> anyhow::Result<Target> {
-    let gateway = match &options.gateway {
-        None => cluster.gateways.first(),
-        Some(name) => cluster.gateways.iter().find(|gateway| gateway.name == *name),
-    };
-    let gateway = gateway.with_context(|| {
-        let names: Vec<_> = cluster.gateways.iter().map(|gateway| gateway.name.as_str()).collect();
-        format!("no such gateway: the cluster has {}", names.join(", "))
-    })?;
+    let gateway = gateway(cluster, options.gateway.as_deref())?;
     let prefix = format!("bench:{:08x}", rand::rng().random::<u32>());
     let channels = channels(&prefix, options.channels(), cluster.partitions);
     let query: Vec<_> = channels.iter().map(|channel| format!("channel={channel}")).collect();
@@ -43,8 +36,20 @@ pub(super) fn target(options: &CompareOptions, cluster: &Cluster) -> anyhow::Res
     })
 }
 
+/// The gateway of this name, or the first.
+pub(crate) fn gateway<'a>(cluster: &'a Cluster, name: Option<&str>) -> anyhow::Result<&'a Gateway> {
+    let gateway = match name {
+        None => cluster.gateways.first(),
+        Some(name) => cluster.gateways.iter().find(|gateway| gateway.name == name),
+    };
+    gateway.with_context(|| {
+        let names: Vec<_> = cluster.gateways.iter().map(|gateway| gateway.name.as_str()).collect();
+        format!("no such gateway: the cluster has {}", names.join(", "))
+    })
+}
+
 /// A pid file outlives its process, and the number may be another's by now: the command line must name the directory.
-fn pid_of(directory: &Path) -> anyhow::Result<u32> {
+pub(crate) fn pid_of(directory: &Path) -> anyhow::Result<u32> {
     let hint = || format!("{}: does the cluster run? deploy/local/up starts one", directory.display());
     let text = std::fs::read_to_string(directory.join("pid")).with_context(hint)?;
     let pid: u32 = text.trim().parse().with_context(hint)?;
