@@ -150,7 +150,7 @@ pub(super) struct StalledArgs {
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     busy_rate: f64,
     /// Bytes of each of these events.
-    #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(32..=65_000))]
+    #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(32..=65_000))]
     busy_bytes: u32,
     /// The gateway's limits.outbox_size, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1_048_576)]
@@ -162,7 +162,7 @@ pub(super) struct StalledArgs {
     #[arg(long, default_value_t = 200.0, value_parser = rate)]
     rate: f64,
     /// How long each half of a pair lasts.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 20.0, value_parser = seconds)]
     seconds: f64,
     /// With and without, so many times.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
