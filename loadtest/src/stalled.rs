@@ -35,6 +35,8 @@ pub struct StalledOptions {
     pub readers: usize,
     /// Namespace of the channel that they follow, which decides on the gateway's policy.
     pub namespace: String,
+    /// Each follows a channel of its own too, so that no two share a frame.
+    pub own: bool,
     /// Events a second of that channel.
     pub busy_rate: f64,
     /// Bytes of each of these.
@@ -140,7 +142,7 @@ impl Measuring<'_> {
         let before = Gauges::read(self.gateway.admin).await?;
         if let Some(path) = path {
             progress(&format!("{title}  opening {} readers that do not read", self.options.readers));
-            readers = Some(Readers::open(self.gateway, path, self.options.readers).await?);
+            readers = Some(Readers::open(self.gateway, path, self.options.own, self.options.readers).await?);
         }
         let kind = if readers.is_some() { "with" } else { "without" };
         let (begun, from_us) = (Instant::now(), now_us());

@@ -129,7 +129,7 @@ pub(super) struct StormArgs {
 ///   TIDEGATE__NAMESPACES__TICKER__SLOW_CONSUMERS=drop_oldest TIDEGATE__NAMESPACES__QUOTE__SLOW_CONSUMERS=conflate \
 ///     deploy/local/up --dir /tmp/tide
 ///
-///   loadtest stalled --cluster /tmp/tide/cluster.json --gate
+///   loadtest stalled --cluster /tmp/tide/cluster.json --own --gate
 ///
 ///   loadtest stalled --cluster /tmp/tide/cluster.json --namespace ticker --gate
 ///
@@ -146,6 +146,9 @@ pub(super) struct StalledArgs {
     /// Of the busy channel: it decides on the policy.
     #[arg(long, default_value = "stalled")]
     namespace: String,
+    /// Each reader follows a channel of its own too: frames are not shared then, and outboxes take all they may.
+    #[arg(long)]
+    own: bool,
     /// Events a second of the busy channel.
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     busy_rate: f64,
@@ -243,6 +246,7 @@ pub(super) async fn stalled(args: StalledArgs) -> anyhow::Result<ExitCode> {
     let options = StalledOptions {
         readers: args.readers as usize,
         namespace: args.namespace,
+        own: args.own,
         busy_rate: args.busy_rate,
         busy_bytes: args.busy_bytes as usize,
         outbox_bytes: args.outbox_size,

@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Readers {
     address: SocketAddr,
     path: String,
+    own: bool,
+    /// So many were opened.
+    count: usize,
     /// The oldest first: it is the first to be closed.
     open: VecDeque<TcpStream>,
     replaced: u64,
@@ -38,10 +41,10 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Opens them and waits until the gateway counts them.
-    pub(super) async fn open(gateway: &Gateway, path: &str, count: usize) -> anyhow::Result<Self> {
+    pub(super) async fn open(gateway: &Gateway, path: &str, own: bool, count: usize) -> anyhow::Result<Self> {
         let before = Gauges::read(gateway.admin).await?;
-        let mut readers =
-            Self { address: gateway.public, path: path.to_owned(), open: VecDeque::new(), replaced: 0 };
+        let (address, path) = (gateway.public, path.to_owned());
+        let mut readers = Self { address, path, own, count: 0, open: VecDeque::new(), replaced: 0 };
         readers.add(count).await?;
         let deadline = Instant::now() + OPEN_TIMEOUT;
         loop {
@@ -60,8 +63,16 @@ impl Readers {
     }
 
     async fn add(&mut self, count: usize) -> anyhow::Result<()> {
-        let (address, request) = (self.address, upgrade(&self.path));
-        let opening = move || (0..count).map(|_| open(address, &request)).collect::<anyhow::Result<Vec<_>>>();
+        let path = |number: usize| match self.own {
+            true => format!("{}&channel=stalled-own:{number}", self.path),
+            false => self.path.clone(),
+        };
+        let requests: Vec<_> =
+            (self.count..self.count + count).map(|number| upgrade(&path(number))).collect();
+        self.count += count;
+        let address = self.address;
+        let opening =
+            move || requests.iter().map(|request| open(address, request)).collect::<anyhow::Result<Vec<_>>>();
         self.open.extend(spawn_blocking(opening).await.context("opening readers")??);
         Ok(())
     }

@@ -108,9 +108,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StalledOptions { readers, busy_rate, busy_bytes, receivers, rate, outbox_bytes, .. } =
             &self.options;
+        let own = if self.options.own { " (and one of their own each)" } else { "" };
         writeln!(
             f,
-            "{readers} readers that never read a channel with {busy_rate}/s of {busy_bytes} B; {receivers} healthy neighbours hear {rate}/s\n"
+            "{readers} readers that never read a channel with {busy_rate}/s of {busy_bytes} B{own}; {receivers} healthy neighbours \
+             hear {rate}/s\n"
         )?;
         let heads =
             ["p50", "p99", "with p50", "with p99", "ratio", "grew MiB", "waits MiB", "closed", "left out"];
@@ -157,6 +159,7 @@ mod tests {
         StalledOptions {
             readers: 10,
             namespace: "stalled".to_owned(),
+            own: false,
             busy_rate: 20.0,
             busy_bytes: 100,
             outbox_bytes: 1_000,

@@ -114,6 +114,7 @@ fn few_readers(outbox_bytes: u64) -> StalledOptions {
     StalledOptions {
         readers: 20,
         namespace: "stalled".to_owned(),
+        own: true,
         busy_rate: 50.0,
         busy_bytes: 60_000,
         outbox_bytes,
