@@ -40,9 +40,9 @@ pub struct SaturationOptions {
     pub receivers: usize,
     /// Bytes of an event's data.
     pub bytes: usize,
-    /// A fault for tests: subscribers need so long for each delivery.
+    /// A fault for tests: from this rate on, subscribers need so long for each delivery.
     #[serde(skip)]
-    pub planted_delay: Option<Duration>,
+    pub planted: Option<(f64, Duration)>,
 }
 
 /// Searches. Calls `progress` with lines that end (they last) and lines that do not (how things stand).
@@ -81,7 +81,7 @@ async fn measure(
         receivers: options.receivers,
         rate,
         bytes: options.bytes,
-        planted_delay: options.planted_delay,
+        planted_delay: options.planted.filter(|(from, _)| rate >= *from).map(|(_, delay)| delay),
         ..FlowOptions::new(cluster, gateways, "saturation")
     };
     let flow = Flow::start(&flow_options).await?;

@@ -213,7 +213,7 @@ pub(super) async fn saturation(args: SaturationArgs) -> anyhow::Result<ExitCode>
         rate_limit: args.rate_limit,
         receivers: args.receivers.into(),
         bytes: args.bytes as usize,
-        planted_delay: None,
+        planted: None,
     };
     let report = saturation::saturation(&options, &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");

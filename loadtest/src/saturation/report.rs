@@ -89,7 +89,7 @@ pub(super) mod tests {
             rate_limit: 1_000.0,
             receivers: 10,
             bytes: 100,
-            planted_delay: None,
+            planted: None,
         };
         Report::new(options, steps.iter().map(step).collect())
     }

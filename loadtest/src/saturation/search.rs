@@ -72,7 +72,7 @@ impl Search {
                 // Below what a short step found good: go down until one holds, or nothing is left.
                 self.too_much = self.rate;
                 let held = self.best.filter(|best| *best < self.rate);
-                self.rate /= FINE;
+                self.rate /= COARSE;
                 self.best = held;
                 self.is_over = held.is_some() || self.rate < 1.0;
             }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn it_goes_down_when_the_beginning_was_too_much() {
-        assert_eq!(tried(380.0, 1_000.0, 1e9), [500, 500, 454, 454, 413, 413, 375]);
+        assert_eq!(tried(380.0, 1_000.0, 1e9), [500, 500, 250, 275, 302, 332, 366, 402, 402]);
         assert_eq!(tried(0.0, 4.0, 1e9).last(), Some(&1));
     }
 

@@ -7,13 +7,14 @@ use tidegate_loadtest::{Memory, Transport, open_all, settled_memory};
 use crate::dev::{ALONE, Dev};
 
 const CONNECTIONS: usize = 5_000;
-/// What may stay: the tables keep the size that they once had, and the allocator some pages.
-const STAYS_LIMIT: u64 = 4 << 20;
+/// What may stay: the tables keep the size that they once had, and the allocator some pages. Users are left out of this: in
+/// `dev` their coming and going is written to the log of the same process, which keeps it in memory for a while.
+const STAYS_LIMIT: u64 = 1 << 20;
 /// The least that the burst takes, or nothing was measured.
 const TAKES_LEAST: u64 = CONNECTIONS as u64 * 300;
 
 async fn burst(dev: &Dev, count: usize) -> u64 {
-    let query = |number| format!("channel=load:burst&user=burst-{number}");
+    let query = |_| "channel=load:burst".to_owned();
     let open = open_all(dev.public, Transport::Ws, count, query, |_| ()).await.expect("all open");
     let memory = settled_memory(dev.pid(), Duration::from_secs(20)).await.expect("alive");
     assert_eq!(open.len(), count);
@@ -24,7 +25,7 @@ async fn burst(dev: &Dev, count: usize) -> u64 {
 async fn memory_goes_back_after_a_burst() {
     let _alone = ALONE.lock().await;
     let dev = Dev::start();
-    burst(&dev, 100).await; // What is made once is made.
+    burst(&dev, 500).await; // What is made once is made.
     let before = settled_memory(dev.pid(), Duration::from_secs(20)).await.expect("alive").0;
     let most = burst(&dev, CONNECTIONS).await;
     let deadline = Instant::now() + Duration::from_secs(90);

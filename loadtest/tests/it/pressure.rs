@@ -9,10 +9,10 @@ use tidegate_loadtest::verify::{Cluster, Gateway, Router};
 
 use crate::dev::{ALONE, Dev};
 
-/// A cluster of one process, with the pid file that `deploy/local/up` would have written.
+/// A cluster of one process, with the pid file that `deploy/local/up` would have written. Its name is that of the directory
+/// which stands in the process's command line, by which it is known to be the one of that file.
 fn cluster(dev: &Dev) -> Cluster {
-    let (name, dir) = ("dev".to_owned(), dev.directory().to_owned());
-    std::fs::create_dir_all(dir.join(&name)).expect("a directory");
+    let (name, dir) = ("data".to_owned(), dev.directory().to_owned());
     std::fs::write(dir.join(&name).join("pid"), dev.pid().to_string()).expect("a pid file");
     Cluster {
         kafka: None,
@@ -30,7 +30,7 @@ fn at_most(rate_limit: f64) -> SaturationOptions {
         rate_limit,
         receivers: 3,
         bytes: 64,
-        planted_delay: None,
+        planted: None,
     }
 }
 
@@ -47,22 +47,18 @@ async fn saturation_climbs_to_its_limit_and_reports_every_step() {
     assert!(page.contains("<td>40<td>") && page.contains("<svg"), "{page}");
 }
 
-/// Three subscribers that need 20 ms for each delivery can take 16 events a second.
+/// Three subscribers that need 20 ms for each delivery can take 16 events a second: from 43 on they are so slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn saturation_sees_that_subscribers_fall_behind() {
     let _alone = ALONE.lock().await;
     let dev = Dev::start();
-    let options = SaturationOptions {
-        planted_delay: Some(Duration::from_millis(20)),
-        start_rate: 200.0,
-        step_seconds: 2.0,
-        ..at_most(200.0)
-    };
+    let planted = Some((43.0, Duration::from_millis(20)));
+    let options = SaturationOptions { planted, step_seconds: 2.0, ..at_most(1_000.0) };
     let report = saturation(&options, &cluster(&dev), |_| ()).await.expect("a search");
     println!("{report}");
-    assert!(report.rate.is_none_or(|rate| rate < 25.0), "{report}");
-    let too_much = report.steps.iter().find(|step| step.is_full && step.rate >= 50.0).expect("a full step");
-    assert!(!too_much.is_flat && !too_much.good(), "{report}");
+    assert!(report.rate.is_none_or(|rate| rate < 43.0), "{report}");
+    let too_much: Vec<_> = report.steps.iter().filter(|step| step.rate > 43.0).collect();
+    assert!(too_much.iter().any(|step| !step.is_flat && !step.good()), "{report}");
 }
 
 async fn small_storm(planted: Option<Planted>, patience: Duration) -> storm::Report {
