@@ -1,8 +1,11 @@
-//! Clients that do not read, and clients that come too often: what each policy and each cap does.
+//! Clients that do not read, and clients that come too often: what each policy and each cap does, and a process without files.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
-use tidegate_e2e::http::{HttpConn, get};
-use tidegate_e2e::{Follow, Follower, Heard, Server, Setup, Transport, eventually};
+use tidegate_e2e::http::{HttpConn, get, request};
+use tidegate_e2e::{Follow, Follower, Heard, PATIENCE, QUIET, Server, Setup, Transport, eventually};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 const OUTBOX: f64 = 256.0 * 1024.0;
@@ -195,4 +198,89 @@ async fn accepting_is_paced_and_everyone_is_served() {
         server.metric("tidegate_gateway_accept_waits_total", &[]).await >= 1.0,
         "more came than the pace"
     );
+}
+
+/// Processor time of all threads, in ticks: USER_HZ is 100 wherever this runs.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, behind_name) = stat.rsplit_once(')').expect("a name in brackets");
+    let ticks = behind_name.split_ascii_whitespace().skip(11).take(2);
+    Duration::from_millis(ticks.map(|ticks| ticks.parse::<u64>().expect("a number") * 10).sum())
+}
+
+/// From now on the process may have so many files more than it has.
+fn leave_files(pid: u32, more: u64) {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count() as u64;
+    let limit = Rlimit { current: Some(open + more), maximum: Some(open + more) };
+    prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, limit).expect("the limit is set");
+}
+
+/// On a connection that is there: a new one needs a file.
+async fn accept_errors(admin: &mut HttpConn) -> f64 {
+    admin.send(request("GET", "/metrics", &[], "")).await.expect("sent");
+    let text = admin.response().await.expect("an answer").text();
+    let line = text.lines().find_map(|line| line.strip_prefix("tidegate_gateway_accept_errors_total "));
+    line.expect("the metric").parse().expect("a number")
+}
+
+async fn publish_on(api: &mut HttpConn, number: u64) {
+    let body = json!({"channel": "a", "data": number}).to_string();
+    api.send(request("POST", "/v1/publish", &[], &body)).await.expect("sent");
+    assert_eq!(api.response().await.expect("an answer").status(), 200);
+}
+
+/// The listen queue keeps a socket readable that cannot be accepted: whoever tries again at once tries without end.
+#[tokio::test]
+async fn without_a_file_to_spare_nobody_spins_and_who_is_there_goes_on() {
+    const FILES: usize = 5;
+    let mut server = Server::start(Setup::new()).await;
+    let mut inside = Follower::open(server.public(), Transport::WebSocket, &Follow::channels(["a"])).await;
+    inside.state().await;
+    let mut admin = HttpConn::connect(server.admin()).await.expect("connects");
+    let mut api = HttpConn::connect(server.api()).await.expect("connects");
+    assert_eq!(accept_errors(&mut admin).await, 0.0);
+    publish_on(&mut api, 0).await;
+    assert_eq!(inside.event().await.json(), 0);
+    leave_files(server.pid(), FILES as u64);
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut conn = HttpConn::connect(server.public()).await.expect("the kernel answers");
+        conn.send(request("GET", "/v1/events?channel=a&as=ndjson", &[], "")).await.expect("sent");
+        waiting.push(conn);
+    }
+    eventually("accepting fails", async || (accept_errors(&mut admin).await > 0.0).then_some(())).await;
+    let (used, begun) = (cpu_time(server.pid()), Instant::now());
+    let (mut served, mut unserved) = (Vec::new(), Vec::new());
+    for mut conn in waiting {
+        match tokio::time::timeout(QUIET, conn.head()).await {
+            Ok(head) => served.push((conn, head.expect("a head"))),
+            Err(_) => unserved.push(conn),
+        }
+    }
+    // Some of what it had open then was its own and is closed now: a few more than that.
+    assert!((1..=FILES + 5).contains(&served.len()), "{} of 20 were let in", served.len());
+    eventually("3 s without files", async || (begun.elapsed() >= Duration::from_secs(3)).then_some(())).await;
+    let (used, wall) = (cpu_time(server.pid()) - used, begun.elapsed());
+    assert!(used < wall / 4, "{used:?} of processor time in {wall:?}");
+    let errors = accept_errors(&mut admin).await;
+    assert!(errors >= 10.0, "it tries again by itself: {errors}");
+    let said = server.stderr().matches("accept failed").count();
+    assert!((1..=12).contains(&said), "said {said} times, not {errors} times: {}", server.stderr());
+    publish_on(&mut api, 1).await;
+    assert_eq!(inside.event().await.json(), 1, "who is there goes on");
+    drop(served);
+    let heads = unserved
+        .into_iter()
+        .map(|mut conn| Box::pin(async move { conn.head().await.map(|head| (conn, head)) }));
+    let (_let_in, others) = tokio::time::timeout(PATIENCE, futures::future::select_ok(heads))
+        .await
+        .expect("some are let in when others leave")
+        .expect("a head");
+    drop(others);
+    let mut newcomer = Follower::open(server.public(), Transport::Sse, &Follow::channels(["a"])).await;
+    newcomer.state().await;
+    publish_on(&mut api, 2).await;
+    assert_eq!((inside.event().await.json(), newcomer.event().await.json()), (2.into(), 2.into()));
+    assert!(server.stderr().contains("accepting again"), "{}", server.stderr());
+    server.assert_well().await;
 }

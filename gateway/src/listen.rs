@@ -52,16 +52,24 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener, mut accepting: watch::Receiver<bool>) {
     let rate = f64::from(shard.shared.config.admission.accept_rate) / shard.shared.config.shards as f64;
     let mut pace = Pace::new(rate, Instant::now());
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = paced(&mut pace, &listener, &shard) => accepted,
             _ = accepting.wait_for(|accepting| !accepting) => return,
         };
         match accepted {
-            Ok((stream, peer)) => begin(&shard, stream, peer.ip(), &accepting),
+            Ok((stream, peer)) => {
+                if std::mem::take(&mut is_failing) {
+                    tracing::info!("accepting again");
+                }
+                begin(&shard, stream, peer.ip(), &accepting);
+            }
             Err(error) => {
                 shard.shared.metrics.accept_errors.inc();
-                tracing::warn!(%error, "accept failed; pausing");
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "accept failed; clients wait in the listen queue until it does not");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -5,6 +5,7 @@ mod measure;
 mod million;
 mod output;
 mod polls;
+mod pressure;
 mod run;
 mod transports;
 mod verify;
@@ -39,6 +40,9 @@ enum Command {
     Million(million::MillionArgs),
     Compare(compare::CompareArgs),
     Floor(compare::FloorArgs),
+    Saturation(pressure::SaturationArgs),
+    Storm(pressure::StormArgs),
+    Stalled(pressure::StalledArgs),
     Verify(verify::VerifyArgs),
     Judge(verify::JudgeArgs),
     /// A worker of a fleet: takes orders on standard input, and ends with it
@@ -58,6 +62,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Million(args) => million::million(args).await,
         Command::Compare(args) => compare::compare(args).await,
         Command::Floor(args) => compare::floor(&args),
+        Command::Saturation(args) => pressure::saturation(args).await,
+        Command::Storm(args) => pressure::storm(args).await,
+        Command::Stalled(args) => pressure::stalled(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Judge(args) => verify::judge(&args),
         Command::FleetWorker => fleet::work().map(|()| ExitCode::SUCCESS),

@@ -12,7 +12,7 @@ mod publish;
 mod receive;
 mod report;
 mod schedule;
-mod system;
+pub(crate) mod system;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,8 @@
 //! Owns the client's side of a load: connections as raw sockets, so that the load costs little itself, and figures read
 //! from the server's `/proc` entry; and histories of what publishers and subscribers saw while processes were killed, with
 //! their judge; and what a cluster adds to the latency of the Kafka below it;
-//! and what a delivery costs it beside the least that one can cost. Load goes to loopback, bounded in count and time.
+//! and what a delivery costs it beside the least that one can cost; and what a steady flow suffers from storms, from readers that
+//! stall and from a rate that rises. Load goes to loopback, bounded in count and time.
 
 pub mod clock;
 pub mod compare;
@@ -12,6 +13,7 @@ pub mod cpu;
 mod files;
 pub mod fleet;
 pub mod floor;
+mod flow;
 mod frames;
 pub mod histogram;
 pub mod history;
@@ -27,10 +29,14 @@ pub mod million;
 mod page;
 pub mod polls;
 pub mod run;
+pub mod saturation;
 pub mod scenario;
+pub mod stalled;
+pub mod storm;
 mod tls;
 pub mod transports;
 pub mod verify;
+mod websocket;
 
 pub use connection::{Connection, Transport, open_all, open_all_tls};
 pub use files::make_room;

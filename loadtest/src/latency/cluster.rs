@@ -3,6 +3,7 @@
 //! **Owns** two measurements of the same load, made in turn so that both meet the same machine: the floor, which is
 //! librdkafka and nothing of ours, and a cluster. Each latency counts from when an event was meant to be sent, not from
 //! when it was: a stall delays all that was due meanwhile, and all of it is counted (no coordinated omission).
+//! Beside durable events stand those that skip the log, ephemeral and direct ones.
 
 mod arrivals;
 mod pace;
@@ -18,7 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::verify::Cluster;
 use probe::Probe;
-use report::{Quantiles, Round};
+use report::Round;
+use tidegate::Class;
 
 pub use report::Report;
 
@@ -72,10 +74,16 @@ async fn rounds(
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
         let (probe, probe_ack) = probe.measure(options).await.context("the probe")?;
-        progress(&format!("round {number}: probe    {probe}"));
-        let (durable, ack) = tidegate::measure(options, cluster).await.context("the cluster")?;
-        progress(&format!("round {number}: tidegate {durable}"));
-        rounds.push(Round { probe, probe_ack, tidegate: durable, tidegate_ack: ack });
+        progress(&format!("round {number}: probe     {probe}"));
+        let mut classes = Vec::new();
+        for class in Class::ALL {
+            let name = class.name();
+            let one = tidegate::measure(class, options, cluster).await;
+            let one = one.with_context(|| format!("the cluster, {name} events"))?;
+            progress(&format!("round {number}: {name:9} {}", one.arrived));
+            classes.push(one);
+        }
+        rounds.push(Round { probe, probe_ack, classes });
     }
     Ok(rounds)
 }
@@ -86,7 +94,7 @@ async fn arrived(
     receivers: &mut JoinSet<Measured>,
     workers: &mut JoinSet<Measured>,
     acks: &mut Vec<Duration>,
-) -> anyhow::Result<Quantiles> {
+) -> Measured {
     let mut all = Vec::new();
     while !receivers.is_empty() {
         tokio::select! {
@@ -94,5 +102,5 @@ async fn arrived(
             Some(one) = workers.join_next() => acks.extend(one.context("a worker's task ended")??),
         }
     }
-    Ok(Quantiles::of(all))
+    Ok(all)
 }

@@ -7,6 +7,22 @@ const WARM_SECONDS: u64 = 2;
 /// Time after the last event in which everything must have come.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Which events a receiver gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) number: u64,
+    pub(super) of: u64,
+}
+
+impl Share {
+    /// Every one.
+    pub(super) const ALL: Self = Self { number: 0, of: 1 };
+
+    pub(super) fn has(self, seq: u64) -> bool {
+        seq % self.of == self.number
+    }
+}
+
 /// A schedule.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
@@ -34,7 +50,12 @@ impl Pace {
 
     /// How many events count.
     pub(super) fn count(&self) -> usize {
-        (self.total - self.warm) as usize
+        self.count_of(Share::ALL)
+    }
+
+    /// How many of those that count are of a share.
+    pub(super) fn count_of(&self, share: Share) -> usize {
+        (self.warm..self.total).filter(|seq| share.has(*seq)).count()
     }
 
     /// The place of an event among those that count.
@@ -82,5 +103,13 @@ mod tests {
             [pace.place(199), pace.place(200), pace.place(299), pace.place(300)],
             [None, Some(0), Some(99), None]
         );
+    }
+
+    #[test]
+    fn shares_are_disjoint_and_all_of_it() {
+        let pace = Pace::new(100, 1);
+        let counts: Vec<_> = (0..3).map(|number| pace.count_of(Share { number, of: 3 })).collect();
+        assert_eq!((counts.iter().sum::<usize>(), pace.count()), (100, 100), "{counts:?}");
+        assert_eq!(counts.iter().max(), Some(&34));
     }
 }

@@ -18,8 +18,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::arrivals::{data, receive};
-use super::pace::Pace;
+use super::arrivals::{Awaited, data, receive};
+use super::pace::{Pace, Share};
 use super::report::Quantiles;
 use super::{KafkaOptions, Measured, arrived};
 
@@ -81,7 +81,8 @@ impl Probe {
         let pace = Pace::new(options.rate, options.seconds);
         let (mut receivers, mut workers) = (JoinSet::new(), JoinSet::new());
         for stream in read {
-            receivers.spawn(receive(stream, Vec::new(), pace));
+            let awaited = Awaited { pace, share: Share::ALL, may_miss: false };
+            receivers.spawn(receive(stream, Vec::new(), awaited));
         }
         workers.spawn(forward(Arc::clone(&consumer), written));
         pace.spawn(self.sender(Arc::clone(&producer), options.bytes))?;
@@ -100,7 +101,7 @@ impl Probe {
         }
         let arrived = arrived?;
         ensure!(latencies.len() == pace.count(), "{} of {} were acked", latencies.len(), pace.count());
-        Ok((arrived, Quantiles::of(latencies)))
+        Ok((Quantiles::of(arrived), Quantiles::of(latencies)))
     }
 
     /// Produces one record, which is the frame that is written.

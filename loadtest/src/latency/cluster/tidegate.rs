@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rand::Rng as _;
+use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -13,10 +14,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use super::arrivals::{data, receive};
-use super::pace::Pace;
+use super::arrivals::{Awaited, data, receive};
+use super::pace::{Pace, Share};
 use super::report::Quantiles;
-use super::{KafkaOptions, Measured, arrived};
+use super::{KafkaOptions, arrived};
 use crate::connection::{Connection, Transport};
 use crate::http::{HttpConn, post};
 use crate::verify::{Cluster, channels};
@@ -35,18 +36,112 @@ const PONG_INTERVAL: Duration = Duration::from_secs(5);
 /// The numbers of the events that are due, for whichever lane is free.
 type Queue = Arc<Mutex<mpsc::UnboundedReceiver<u64>>>;
 
+/// How an event travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Class {
+    /// Through the log, to every receiver.
+    Durable,
+    /// Past the log, to every receiver, at most once.
+    Ephemeral,
+    /// To one user's connection, at most once.
+    Direct,
+}
+
+impl Class {
+    pub(super) const ALL: [Self; 3] = [Self::Durable, Self::Ephemeral, Self::Direct];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Ephemeral => "ephemeral",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// Of one class in one round.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Measured {
+    pub(super) class: Class,
+    /// From due to received.
+    pub(super) arrived: Quantiles,
+    /// From due to answered.
+    pub(super) acked: Quantiles,
+    /// Deliveries that never came; only what is sent at most once may have any.
+    pub(super) lost: usize,
+}
+
+/// Who follows what, and where an event of this number goes.
+struct Plan {
+    class: Class,
+    channels: Vec<String>,
+    users: Vec<String>,
+    bytes: usize,
+}
+
+impl Plan {
+    fn new(class: Class, options: &KafkaOptions, partitions: u32) -> Self {
+        let prefix = format!("latency:{:08x}", rand::rng().random::<u32>());
+        let user = |number| format!("{}-{number}", prefix.replace(':', "-"));
+        let count = partitions.min(CHANNELS_LIMIT) as usize;
+        Self {
+            class,
+            channels: channels(&prefix, count, partitions),
+            users: (0..options.receivers).map(user).collect(),
+            bytes: options.bytes,
+        }
+    }
+
+    /// What a receiver asks for.
+    fn query(&self, number: usize) -> String {
+        match self.class {
+            Class::Direct => format!("channel={}&user={}", self.channels[0], self.users[number]),
+            Class::Durable | Class::Ephemeral => {
+                let query: Vec<_> =
+                    self.channels.iter().map(|channel| format!("channel={channel}")).collect();
+                query.join("&")
+            }
+        }
+    }
+
+    /// What a receiver is to get.
+    fn awaited(&self, number: usize, pace: Pace) -> Awaited {
+        let share = match self.class {
+            Class::Direct => Share { number: number as u64, of: self.users.len() as u64 },
+            Class::Durable | Class::Ephemeral => Share::ALL,
+        };
+        Awaited { pace, share, may_miss: self.class != Class::Durable }
+    }
+
+    fn request(&self, seq: u64) -> String {
+        let channel = &self.channels[seq as usize % self.channels.len()];
+        let data = data(seq, self.bytes);
+        match self.class {
+            Class::Durable => post("/v1/publish", &json!({"channel": channel, "data": data}).to_string()),
+            Class::Ephemeral => {
+                let body = json!({"channel": channel, "data": data, "ephemeral": true});
+                post("/v1/publish", &body.to_string())
+            }
+            Class::Direct => {
+                let user = &self.users[seq as usize % self.users.len()];
+                post("/v1/direct", &json!({"user": user, "data": data}).to_string())
+            }
+        }
+    }
+}
+
 /// From due to arrived, and from due to acked.
 pub(super) async fn measure(
+    class: Class,
     options: &KafkaOptions,
     cluster: &Cluster,
-) -> anyhow::Result<(Quantiles, Quantiles)> {
-    let prefix = format!("latency:{:08x}", rand::rng().random::<u32>());
-    let channels = channels(&prefix, cluster.partitions.min(CHANNELS_LIMIT) as usize, cluster.partitions);
-    let query: Vec<_> = channels.iter().map(|channel| format!("channel={channel}")).collect();
+) -> anyhow::Result<Measured> {
+    let plan = Arc::new(Plan::new(class, options, cluster.partitions));
     let mut connections = Vec::new();
     for number in 0..options.receivers {
         let gateway = &cluster.gateways[number % cluster.gateways.len()];
-        let connection = Connection::open(gateway.public, Transport::Ws, &query.join("&")).await;
+        let connection = Connection::open(gateway.public, Transport::Ws, &plan.query(number)).await;
         connections.push(connection.with_context(|| gateway.name.clone())?.into_parts());
     }
     let mut publishers = Vec::new();
@@ -56,25 +151,29 @@ pub(super) async fn measure(
     }
     let pace = Pace::new(options.rate, options.seconds);
     let (mut receivers, mut pongs, mut lanes) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    for (stream, unread) in connections {
+    let mut owed = 0;
+    for (number, (stream, unread)) in connections.into_iter().enumerate() {
         let (read, write) = stream.into_split();
-        receivers.spawn(receive(read, unread, pace));
+        let awaited = plan.awaited(number, pace);
+        owed += pace.count_of(awaited.share);
+        receivers.spawn(receive(read, unread, awaited));
         pongs.spawn(answer_pings(write));
     }
     let (due, queue) = mpsc::unbounded_channel();
-    let (queue, channels) = (Arc::new(Mutex::new(queue)), Arc::new(channels));
+    let queue = Arc::new(Mutex::new(queue));
     for (api, conn) in publishers {
-        let lane = Lane { api, conn, channels: Arc::clone(&channels), bytes: options.bytes, pace };
+        let lane = Lane { api, conn, plan: Arc::clone(&plan), pace };
         lanes.spawn(lane.run(Arc::clone(&queue)));
     }
     pace.spawn(move |seq| due.send(seq).is_ok())?;
     let mut acks = Vec::new();
-    let durable = arrived(&mut receivers, &mut lanes, &mut acks).await?;
+    let came = arrived(&mut receivers, &mut lanes, &mut acks).await?;
     while let Some(lane) = timeout_at(pace.deadline().into(), lanes.join_next()).await.context("acks")? {
         acks.extend(lane.context("a publisher's task ended")??);
     }
     ensure!(acks.len() == pace.count(), "{} of {} events were acked", acks.len(), pace.count());
-    Ok((durable, Quantiles::of(acks)))
+    let lost = owed - came.len();
+    Ok(Measured { class, arrived: Quantiles::of(came), acked: Quantiles::of(acks), lost })
 }
 
 /// Until the gateway closes, or the task is aborted.
@@ -88,19 +187,16 @@ async fn answer_pings(mut write: OwnedWriteHalf) {
 struct Lane {
     api: SocketAddr,
     conn: HttpConn,
-    channels: Arc<Vec<String>>,
-    bytes: usize,
+    plan: Arc<Plan>,
     pace: Pace,
 }
 
 impl Lane {
-    async fn run(mut self, queue: Queue) -> Measured {
+    async fn run(mut self, queue: Queue) -> super::Measured {
         let mut acks = Vec::new();
         loop {
             let Some(seq) = queue.lock().await.recv().await else { return Ok(acks) };
-            let channel = &self.channels[seq as usize % self.channels.len()];
-            let body = json!({"channel": channel, "data": data(seq, self.bytes)}).to_string();
-            let response = self.conn.exchange(&post("/v1/publish", &body)).await.context("publish")?;
+            let response = self.conn.exchange(&self.plan.request(seq)).await.context("publish")?;
             let now = Instant::now();
             ensure!(response.head.status == 200, "publish: {} {}", response.head.status, response.text());
             if self.pace.place(seq).is_some() {
@@ -109,6 +205,27 @@ impl Lane {
             if response.is_last() {
                 self.conn = HttpConn::connect(self.api).await?;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_goes_its_way_and_a_direct_event_to_one_receiver() {
+        let options = KafkaOptions { seconds: 1, rate: 100, receivers: 3, rounds: 1, bytes: 20 };
+        let plan = |class| Plan::new(class, &options, 4);
+        assert!(plan(Class::Ephemeral).request(1).contains("\"ephemeral\":true"));
+        assert!(!plan(Class::Durable).request(1).contains("ephemeral"));
+        let (direct, pace) = (plan(Class::Direct), Pace::new(100, 1));
+        for seq in 200..210 {
+            let is_for = |number: &usize| direct.awaited(*number, pace).share.has(seq);
+            let number = (0..3).find(is_for).expect("somebody");
+            let user = format!("\"user\":\"{}\"", direct.users[number]);
+            assert!(direct.request(seq).contains(&user), "{seq}");
+            assert!(direct.query(number).ends_with(&direct.users[number]), "{seq}");
         }
     }
 }
