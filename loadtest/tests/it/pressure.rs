@@ -95,7 +95,7 @@ async fn in_a_storm_every_client_gets_what_it_missed_once() {
 async fn a_client_that_shows_an_old_cursor_is_noticed() {
     let report = small_storm(Some(Planted::OldCursor), Duration::from_secs(30)).await;
     // Its first cursor is of before the first event; in the second pair it gets the first one's five again too.
-    assert!(report.tally.twice >= 1 + 6, "{report}");
+    assert!(report.tally.twice > 6, "{report}");
     assert!(!report.passed && report.tally.lost == 0, "{report}");
 }
 
