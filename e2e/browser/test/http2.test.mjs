@@ -82,7 +82,7 @@ describe("HTTP/2", { timeout: 180_000 }, () => {
       globalThis.got = [];
       const socket = (globalThis.socket = new WebSocket(`${origin.replace("https", "wss")}/v1/events?channel=${channel}`));
       socket.onmessage = ({ data }) => globalThis.got.push(JSON.parse(data));
-      socket.onclose = ({ code, wasClean }) => (globalThis.closed = { code, wasClean });
+      socket.onclose = ({ code, wasClean }) => (globalThis.ended = { code, wasClean });
     }, [server.origin, channel]);
     await eventually("its first state", () => tab.evaluate(() => globalThis.got.some(({ type }) => type === "state")));
     assert.deepEqual(tab.websockets.map(({ status }) => status), [200], "not 101: there is nothing to upgrade");
@@ -91,11 +91,11 @@ describe("HTTP/2", { timeout: 180_000 }, () => {
     const text = "x".repeat(50_000);
     await server.publish({ channel, data: { text } });
     await eventually("the event", () => tab.evaluate((text) => globalThis.got.some(({ data }) => data?.text === text), text));
-    await tab.evaluate((text) => globalThis.socket.send(JSON.stringify({ channel: "said", ref: "r", data: { text } })), text);
+    await tab.evaluate((text) => globalThis.socket.send(JSON.stringify({ ref: "r", data: { text } })), text);
     await eventually("the ack", () => tab.evaluate(() => globalThis.got.some(({ type, ref }) => type === "ack" && ref === "r")));
     await tab.evaluate(() => globalThis.socket.close(1000));
-    await eventually("a clean end", () => tab.evaluate(() => globalThis.closed));
-    assert.deepEqual(await tab.evaluate(() => globalThis.closed), { code: 1000, wasClean: true });
+    await eventually("a clean end", () => tab.evaluate(() => globalThis.ended));
+    assert.deepEqual(await tab.evaluate(() => globalThis.ended), { code: 1000, wasClean: true });
     await tab.close();
   });
 });

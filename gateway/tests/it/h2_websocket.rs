@@ -161,6 +161,17 @@ async fn websockets_share_a_socket_with_all_else() {
         websocket.hears_events(3..4).await;
     }
 
+    // A browser's last frame ends its side of the stream too; it still gets the answer, and no reset.
+    let mut browser = websockets.remove(0);
+    let close_1000 = Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8");
+    browser.0.get_mut().send.send_data(close_1000, true).expect("open");
+    let answer = tokio::time::timeout(PATIENCE, browser.0.next()).await.expect("in time");
+    assert!(
+        matches!(&answer, Some(Ok(Message::Close(Some(close)))) if u16::from(close.code) == 1000),
+        "{answer:?}"
+    );
+    websockets.push(websocket(&client, &secure, EVENTS).await);
+
     // A drain ends each in good order.
     let reading = async {
         for websocket in &mut websockets {

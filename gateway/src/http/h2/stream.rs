@@ -24,6 +24,8 @@ pub(crate) struct H2Stream {
     is_ended: bool,
     /// The client has reset the stream or ended its side, or the socket is gone.
     is_gone: bool,
+    /// It has ended its side in good order: a browser does so with a WebSocket's last frame.
+    has_said_all: bool,
     /// Counts as an open request of its socket for as long as this is here.
     open: Rc<()>,
 }
@@ -50,7 +52,7 @@ impl H2Stream {
     }
 
     fn new(half: Half, open: Rc<()>) -> Self {
-        Self { half, unread: Bytes::new(), is_ended: false, is_gone: false, open }
+        Self { half, unread: Bytes::new(), is_ended: false, is_gone: false, has_said_all: false, open }
     }
 
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -74,7 +76,10 @@ impl H2Stream {
                         self.unread = data;
                         continue;
                     }
-                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Ready(end) => {
+                        self.has_said_all = end.is_none();
+                        Poll::Ready(())
+                    }
                     Poll::Pending => Poll::Pending,
                 },
                 // Both sides have said all: nothing more can come.
@@ -155,8 +160,12 @@ fn send_data(send: &mut SendStream<Bytes>, data: Bytes, wanted: usize) -> io::Re
 }
 
 impl Drop for H2Stream {
-    /// What was not ended is cut short: at once, whatever waits.
+    /// What was not ended is cut short: at once, whatever waits. Not so where the client had ended first: it still hears what was
+    /// answered.
     fn drop(&mut self) {
+        if self.has_said_all {
+            self.end();
+        }
         match &mut self.half {
             Half::Open(send, _) if !self.is_ended => send.send_reset(Reason::CANCEL),
             Half::Waiting(respond) => respond.send_reset(Reason::CANCEL),
