@@ -7,9 +7,8 @@ use anyhow::{Context as _, bail};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_rustls::client::TlsStream;
 
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsSocket};
 
 /// How a connection receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -52,7 +51,7 @@ impl Connection {
     }
 }
 
-impl Connection<TlsStream<TcpStream>> {
+impl Connection<TlsSocket> {
     /// As [`Connection::open`], over TLS.
     ///
     /// # Errors
@@ -160,7 +159,7 @@ pub async fn open_all_tls(
     count: usize,
     query: impl Fn(usize) -> String,
     progress: impl FnMut(usize),
-) -> anyhow::Result<Vec<Connection<TlsStream<TcpStream>>>> {
+) -> anyhow::Result<Vec<Connection<TlsSocket>>> {
     let tls = tls.clone();
     let open = move |query: String| {
         let tls = tls.clone();

@@ -17,6 +17,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, client::Resumption,
 };
 
+/// A socket that speaks it.
+pub(crate) type TlsSocket = TlsStream<TcpStream>;
+
 /// How TLS is spoken to a server.
 #[derive(Clone)]
 pub struct Tls(TlsConnector);
@@ -64,7 +67,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the server does not, or is not trusted.
-    pub(crate) async fn connect(&self, tcp: TcpStream) -> anyhow::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, tcp: TcpStream) -> anyhow::Result<TlsSocket> {
         let name = ServerName::try_from("localhost").context("a name")?;
         self.0.connect(name, tcp).await.context("no TLS with this server")
     }

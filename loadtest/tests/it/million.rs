@@ -45,10 +45,7 @@ async fn all_hear_what_is_for_all_and_each_what_is_for_it_alone() {
     assert!(report.passed, "{report}");
     assert_eq!((report.broadcast.received, report.unicasts.received), (CONNECTIONS, UNICASTS), "{report}");
     assert_eq!((report.closed, report.gateways, report.workers), (0, 1, 1), "{report}");
-    assert!(
-        report.open.machine.tcp_sockets >= report.empty.machine.tcp_sockets + 2 * CONNECTIONS,
-        "{report}"
-    );
+    assert!(report.open.machine.tcp_sockets >= 2 * CONNECTIONS, "{report}"); // Other tests' sockets come and go.
     assert!(report.open.gateways > 0 && report.open.clients > 0, "{report}");
     assert_eq!(report.points.last().map(|point| point.open), Some(CONNECTIONS));
     assert_eq!(html(&report).matches("<svg").count(), 2);
