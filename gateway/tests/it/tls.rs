@@ -29,6 +29,7 @@ async fn every_transport_works_over_tls() {
     read_fresh(&mut ndjson).await;
     let mut poll = secure.connect().await;
     secure.get(&mut poll, "/v1/events?channel=a&wait=20s", "").await;
+    read_is_open(&secure, "poll").await; // Else the first event may be before it.
 
     for round in 0..3 {
         secure.process.publish(round).await;
