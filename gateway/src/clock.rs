@@ -1,6 +1,6 @@
 //! The two clocks of a gateway: the wall for people and tokens, ticks for timers.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of one tick of a shard's wheel.
 pub(crate) const TICK_MS: u64 = 50;
@@ -26,6 +26,11 @@ impl Clock {
     /// The current tick; 0 is never one, so that it can mean "none".
     pub(crate) fn tick(self) -> u32 {
         (self.now_ms() / TICK_MS) as u32 + 1
+    }
+
+    /// When a tick begins.
+    pub(crate) fn begin_of(self, tick: u32) -> Instant {
+        self.0 + Duration::from_millis(u64::from(tick.saturating_sub(1)) * TICK_MS)
     }
 }
 

@@ -38,6 +38,7 @@ use tidegate_link::Routers;
 use tidegate_registry::client::{AnnounceHandle, AnnounceTask};
 use tidegate_registry::{AnnounceMetrics, RingError};
 use tidegate_vocab::{Incarnation, PartitionCounts, Topic, limits};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 pub use config::{
@@ -375,12 +376,12 @@ struct ShardSeed {
 
 impl ShardSeed {
     fn run(self) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "a shard has no runtime"),
         };
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, async move {
+        runtime.block_on(async move {
             let listener = match tokio::net::TcpListener::from_std(self.listener) {
                 Ok(listener) => listener,
                 Err(error) => return tracing::error!(%error, "a shard has no listener"),
@@ -388,7 +389,13 @@ impl ShardSeed {
             let shard =
                 Shard::new(self.number, self.shared, self.to_node, self.accepting.clone(), self.draining);
             tokio::task::spawn_local(listen::accept(std::rc::Rc::clone(&shard), listener, self.accepting));
-            shard.run(self.inbox, self.asks).await;
+            // A task like the others: what wakes the future that is blocked on goes by way of an eventfd each time.
+            let running = tokio::task::spawn_local(shard.run(self.inbox, self.asks));
+            if let Err(error) = running.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
         });
     }
 }

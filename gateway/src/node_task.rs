@@ -25,9 +25,9 @@ use crate::shard::item::{NodeCommand, ShardItem, SharedEvent};
 use attachments::{Attachments, FromStream};
 
 /// How often acknowledgements leave and lingering channels are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two rounds of dialling every router while a partition lacks an owner (TENURES, rule 2).
-const TICKS_PER_REDIAL: u64 = 10;
+const TICKS_PER_REDIAL: u64 = 4;
 /// A read of the log older than this is as good as no owner.
 const READ_AGE_LIMIT_MS: u64 = 3_000;
 /// A router that takes no frame for so long, while more than the limit wait, is stuck.

@@ -35,10 +35,9 @@ use bytes::Bytes;
 use slab::Slab;
 use tidegate_tenure::WantId;
 use tidegate_vocab::{LogEpoch, Offset};
-use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::clock::{TICK_MS, ticks};
+use crate::clock::ticks;
 use crate::shared::Shared;
 use conn::{Conn, Mode, Phase, Progress};
 use item::{NodeCommand, ShardItem, SharedEvent};
@@ -98,6 +97,9 @@ pub(crate) struct State {
     want_sequence: u64,
     generation: u32,
     wheel: Wheel,
+    /// The tick to which the shard sleeps, and what wakes it earlier.
+    wakes_at: u32,
+    nudge: Rc<Notify>,
     polled: unchanged::Polled,
     pending: Vec<Owed>,
     scratch: Vec<u8>,
@@ -147,6 +149,8 @@ impl Shard {
                 want_sequence: 0,
                 generation: 0,
                 wheel: Wheel::new(shared.clock.tick()),
+                wakes_at: 0,
+                nudge: Rc::default(),
                 polled: unchanged::Polled::default(),
                 pending: Vec::new(),
                 scratch: Vec::new(),
@@ -179,14 +183,19 @@ impl Shard {
         mut inbox: mpsc::Receiver<Vec<ShardItem>>,
         mut asks: mpsc::Receiver<asked::ShardAsk>,
     ) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let nudge = Rc::clone(&self.state.borrow().nudge);
         let mut draining = self.draining.clone();
         let mut held = None;
         loop {
+            let tick = self.state.borrow_mut().next_tick();
+            let due = self.shared.clock.begin_of(tick).into();
+            if sleep.deadline() != due {
+                sleep.as_mut().reset(due);
+            }
             tokio::select! {
                 biased; // Ticks first: what is due must not wait for a queue that is never empty.
-                _ = ticks.tick() => {
+                () = &mut sleep => {
                     let mut state = self.state.borrow_mut();
                     state.apply_revocations();
                     state.tick();
@@ -194,6 +203,7 @@ impl Shard {
                         return; // The node task has ended: nobody vouches any more.
                     }
                 }
+                () = nudge.notified() => {}
                 Ok(()) = draining.changed() => {
                     let window = *draining.borrow_and_update();
                     self.state.borrow_mut().begin_drain(window.unwrap_or_default());
@@ -243,6 +253,8 @@ impl State {
         }
         if let Ok(permit) = self.to_node.try_reserve() {
             permit.send(self.commands.drain(..).collect());
+        } else {
+            self.wake_by(self.tick_now() + 1);
         }
     }
 

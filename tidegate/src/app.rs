@@ -33,8 +33,8 @@ pub(crate) use router_part::kafka_options;
 use router_part::{RouterPart, dialer};
 use shutdown::Shutdown;
 
-/// Between two looks at the roles.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks at the roles of a process that is not ready, and of one that is.
+const LOOK_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 
 /// Why a process did not start, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -214,12 +214,12 @@ impl App {
         let drain_asked = self.gateway.as_ref().map(Gateway::drain_asked);
         let drain_asked = futures::future::OptionFuture::from(drain_asked);
         tokio::pin!(drain_asked);
-        let mut looks = tokio::time::interval(LOOK_INTERVAL);
         let failed = loop {
+            let pause = LOOK_INTERVALS[usize::from(self.health.is_ready())];
             tokio::select! {
                 () = &mut shutdown => break None,
                 Some(()) = &mut drain_asked => break None,
-                _ = looks.tick() => {
+                () = tokio::time::sleep(pause) => {
                     if let Some(role) = self.look() {
                         break Some(role);
                     }

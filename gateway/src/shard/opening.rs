@@ -49,7 +49,7 @@ impl State {
         let opening =
             Opening { subs, state_sent: false, grace_tick, held: Vec::new(), last_cursor: None, poll: None };
         self.conns[idx as usize].opening = Some(Box::new(opening));
-        self.settling.push((idx, generation));
+        self.settle_later(idx, generation);
         self.flush_commands();
     }
 

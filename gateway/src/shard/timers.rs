@@ -15,12 +15,40 @@ use crate::overload::Rung;
 
 /// Milliseconds that a client has to end its side after we ended ours.
 const CLOSING_MS: u64 = 2_000;
+/// Ticks that a shard with nothing to do sleeps at most: revocations and the overload ladder are looked at then.
+const CALM_TICKS: u32 = 5;
+/// What is due only after this many ticks may be late by less than [`CALM_TICKS`], so that it comes due together.
+const EXACT_TICKS: u32 = 40;
 /// The part of the ping interval by which a ping may come early.
 const PING_EARLY_SHARE: u32 = 8;
 /// At the last rung of the overload ladder: milliseconds without reading after which a client is closed.
 const SHED_AGE_MS: u64 = 1_000;
 
 impl State {
+    /// The tick to sleep to: the next one while something settles, drains or waits for room, else the wheel's next entry.
+    /// Who comes to need an earlier one meanwhile says so to [`State::wake_by`].
+    pub(super) fn next_tick(&mut self) -> u32 {
+        let now = self.tick_now();
+        let is_busy = !self.settling.is_empty() || !self.commands.is_empty() || self.drain.is_some();
+        let latest = now + if is_busy { 1 } else { CALM_TICKS };
+        self.wakes_at = self.wheel.first_due(latest).unwrap_or(latest);
+        self.wakes_at
+    }
+
+    /// Sees to it that the shard does not sleep past `tick`.
+    pub(super) fn wake_by(&mut self, tick: u32) {
+        if tick < self.wakes_at {
+            self.wakes_at = tick;
+            self.nudge.notify_one();
+        }
+    }
+
+    /// Looks at the connection's opening at the next tick: it may be over.
+    pub(super) fn settle_later(&mut self, idx: ConnIdx, generation: u32) {
+        self.settling.push((idx, generation));
+        self.wake_by(self.tick_now() + 1);
+    }
+
     /// One tick of the shard: what is due, what has settled, the next slice of a drain.
     pub(super) fn tick(&mut self) {
         let now = self.tick_now();
@@ -46,13 +74,18 @@ impl State {
     pub(super) fn arm(&mut self, idx: ConnIdx, delay: u32) {
         let now = self.tick_now();
         let Some(conn) = self.conns.get_mut(idx as usize) else { return };
-        let tick = now.saturating_add(delay);
+        let mut tick = now.saturating_add(delay);
+        if delay > EXACT_TICKS {
+            tick = tick.next_multiple_of(CALM_TICKS);
+        }
         // An entry counts until the wheel has passed it, which may be later than the clock has.
         let is_set = conn.due_tick > self.wheel.now();
         if conn.phase == Phase::Closing || (is_set && conn.due_tick <= tick) {
             return;
         }
         conn.due_tick = self.wheel.set(idx, conn.generation, tick);
+        let due = conn.due_tick;
+        self.wake_by(due);
     }
 
     /// Looks at one connection: does what is due and arms it for what comes next.
@@ -215,6 +248,8 @@ impl State {
         conn.phase = Phase::Closing;
         conn.due_tick = self.wheel.set(idx, conn.generation, now + ticks(CLOSING_MS));
         conn.wake();
+        let due = conn.due_tick;
+        self.wake_by(due);
     }
 
     /// Begins to close all connections evenly over `window`.

@@ -35,6 +35,12 @@ impl Wheel {
         tick
     }
 
+    /// The first tick up to `latest` that has an entry, whether it still counts or not.
+    pub(crate) fn first_due(&self, latest: u32) -> Option<u32> {
+        let latest = latest.min(self.now + SLOTS - 1);
+        (self.now + 1..=latest).find(|tick| !self.slots[(tick % SLOTS) as usize].is_empty())
+    }
+
     /// Moves to `now` and takes what has come due.
     pub(crate) fn advance(&mut self, now: u32) -> Vec<Due> {
         let mut due = Vec::new();
@@ -66,6 +72,8 @@ mod tests {
                 let tick = wheel.set(conn, 0, now + delay);
                 prop_assert!(tick > now && tick < now + SLOTS);
                 waiting.insert(conn, tick);
+                prop_assert_eq!(wheel.first_due(u32::MAX / 2), waiting.values().min().copied());
+                prop_assert_eq!(wheel.first_due(tick - 1), waiting.values().min().copied().filter(|min| *min < tick));
                 now += advance;
                 for due in wheel.advance(now) {
                     prop_assert_eq!(waiting.remove(&due.conn), Some(due.tick));

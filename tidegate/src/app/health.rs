@@ -69,6 +69,11 @@ impl Health {
         tracing::info!("not ready from now on: shutting down");
     }
 
+    /// Whether it can take traffic, as far as was noted.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Running(reasons) if reasons.is_empty())
+    }
+
     /// Completes when the process is ready.
     pub(super) fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut states = self.state.subscribe();

@@ -6,6 +6,7 @@ mod self_signed;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{Addresses, App};
@@ -16,6 +17,8 @@ use crate::config::{self, Config, Flag, Profile};
 use crate::{admin, logging};
 use tidegate_telemetry::Exporter;
 
+/// As tokio reads it: threads of the control runtime.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// How long tasks that were given up may hold the process back.
 const RUNTIME_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -166,11 +169,13 @@ fn run(args: &ServeArgs, role: Profile, name: &'static str, own: Vec<Flag>) -> R
     let mut sources = args.config.sources(role)?;
     sources.flags.extend(own);
     let config = config::load(&sources)?.config;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::refused(format!("no runtime could be started: {error}")))?;
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name("control").enable_all();
+    if role == Profile::Gateway && std::env::var_os(WORKER_THREADS).is_none() {
+        builder.worker_threads(gateway_workers());
+    }
+    let runtime =
+        builder.build().map_err(|error| Failure::refused(format!("no runtime could be started: {error}")))?;
     let exporter = {
         let _within = runtime.enter();
         let exporter = config.otlp_endpoint.as_deref().map(|endpoint| Exporter::start(endpoint, name));
@@ -226,6 +231,12 @@ async fn asked_to_end(mut terminate: Signal, mut interrupt: Signal) {
         tracing::warn!("interrupted: ending at once");
         std::process::exit(130);
     });
+}
+
+/// A gateway's shards have threads of their own and want the cores: beside them, its control runtime has little to do, and
+/// workers that wake each other do it less well than few.
+fn gateway_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 4).max(1)
 }
 
 /// Whoever waits for the file must never see half of it.
