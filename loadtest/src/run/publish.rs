@@ -109,6 +109,7 @@ pub(super) async fn publish(load: Load) -> anyhow::Result<Published> {
     Ok(all)
 }
 
+/// Over gRPC, with a queue of its own and what is due at once in one call: `publisher` is for HTTP, one event a request.
 async fn lane(load: Load, channel: Channel, mut queue: UnboundedReceiver<Mark>) -> Published {
     let mut published = Published { accepted: vec![0; load.targets as usize], ..Published::default() };
     let (mut publisher, mut users) = (PublisherClient::new(channel.clone()), UsersClient::new(channel));
