@@ -1,5 +1,6 @@
 //! The command line.
 
+mod args;
 mod compare;
 mod measure;
 mod million;

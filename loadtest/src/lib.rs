@@ -28,6 +28,7 @@ mod memory;
 pub mod million;
 mod page;
 pub mod polls;
+mod publisher;
 pub mod run;
 pub mod saturation;
 pub mod scenario;

@@ -37,8 +37,6 @@ pub use up::{Up, gateways_needed};
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for memory to settle after the last connection has opened.
 const CALM: Duration = Duration::from_secs(5);
-/// Beyond what the rate asks for, events have so long to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// What must not come, a repeat for instance, has this long to come. Workers say once a second what they have.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,6 +56,9 @@ pub struct MillionOptions {
     pub idle_seconds: u64,
     /// It stops when less memory than this is available, in bytes.
     pub least_memory_bytes: u64,
+    /// Beyond what the rate asks for, events have so long to come.
+    #[serde(skip)]
+    pub patience: Duration,
     /// This program, whose processes hold the connections.
     #[serde(skip)]
     pub loadtest: PathBuf,
@@ -114,7 +115,8 @@ async fn course(
     let before = live::established(cluster).await?;
     let workers = fleet.pids();
     let empty = parts.read(&workers)?;
-    let (started, mut points, mut last) = (Instant::now(), Vec::new(), 0);
+    let (started, mut last) = (Instant::now(), 0);
+    let mut points = vec![Point { seconds: 0.0, open: 0, memory: empty }];
     let watching = |counts: &Counts| {
         open_now.store(counts.open, Ordering::Relaxed);
         let Ok(now) = parts.read(&workers) else { return };
@@ -139,12 +141,15 @@ async fn course(
     let open = parts.read(&workers)?;
     let idle = idle(options, &parts, &workers, progress).await?;
     progress("one event to all\n");
-    let broadcast = tell(&mut fleet, options.connections, progress, 1.0, broadcast(cluster)).await?;
+    let broadcast =
+        tell(&mut fleet, options.connections, options.patience, progress, 1.0, broadcast(cluster)).await?;
     let told = parts.read(&workers)?;
     progress(&format!("{} events to one user each\n", options.unicasts));
     let numbers = publish::some_of(options.connections, options.unicasts);
     let publishing = unicasts(cluster, &names, numbers, options.unicast_rate, options.planted_drops);
-    let unicasts = tell(&mut fleet, options.unicasts, progress, options.unicast_rate, publishing).await?;
+    let unicasts =
+        tell(&mut fleet, options.unicasts, options.patience, progress, options.unicast_rate, publishing)
+            .await?;
     let counts = fleet.counts()?;
     Ok(Report {
         options: options.clone(),
@@ -209,6 +214,7 @@ async fn idle(
 async fn tell(
     fleet: &mut Fleet,
     owed: u64,
+    patience: Duration,
     progress: &impl Fn(&str),
     rate: f64,
     publishing: impl Future<Output = anyhow::Result<()>>,
@@ -216,7 +222,7 @@ async fn tell(
     fleet.measure(Measure { begin_us: now_us(), slot_us: 1_000_000, window_us: (0, u64::MAX) })?;
     let started = Instant::now();
     publishing.await.context("publish")?;
-    let deadline = Instant::now() + PATIENCE + Duration::from_secs_f64(owed as f64 / rate.max(50_000.0));
+    let deadline = Instant::now() + patience + Duration::from_secs_f64(owed as f64 / rate.max(50_000.0));
     loop {
         let counts = fleet.counts()?;
         progress(&format!("{} of {owed} have come", counts.received));

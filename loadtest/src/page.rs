@@ -30,6 +30,12 @@ pub(crate) fn head(title: &str, heading: &str) -> String {
     )
 }
 
+/// Whether it was good, and what is said of it.
+pub(crate) fn verdict(passed: bool, text: &str) -> String {
+    let class = if passed { "passed" } else { "missed" };
+    format!("<p class=\"{class}\"><strong>{}</strong></p>\n", escape(text))
+}
+
 /// Lines over a common range, four steps on each axis. The vertical axis begins at nothing.
 pub(crate) fn plot(lines: &[Line], x_unit: &str, y_unit: &str, x_label: impl Fn(f64) -> String) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);

@@ -12,7 +12,8 @@ use tidegate_loadtest::compare::{self, CompareOptions, Scenario};
 use tidegate_loadtest::floor::FloorOptions;
 use tidegate_loadtest::verify::Cluster;
 
-use super::output::{show, write_to};
+use super::args::{ReportArgs, between, exit_code, this_program};
+use super::output::show;
 
 /// What a delivery costs: a gateway beside a bare loop of write(), and beside nchan
 ///
@@ -85,12 +86,8 @@ pub(super) struct CompareArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long, requires = "cluster")]
     gate: bool,
-    /// Where all figures go, those of each pair too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where the report goes, with plots: one file that loads nothing.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// The least that a broadcast can cost: one thread, one ready-made frame, one write() per socket
@@ -143,8 +140,7 @@ enum Begin {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
-    if (0.01..=20_000.0).contains(&rate) { Ok(rate) } else { Err("a rate is from 0.01 to 20000".to_owned()) }
+    between(text, "a rate is", 0.01, 20_000.0)
 }
 
 pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
@@ -161,19 +157,13 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
         in_flight: args.in_flight,
         receiver_threads: args.receiver_threads.into(),
         gateway: args.gateway,
-        loadtest: std::env::current_exe().context("which program this is")?,
+        loadtest: this_program()?,
         planted_drop: None,
     };
     let report = compare::compare(&options, cluster.as_ref(), !args.without_nchan, show).await?;
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write_to(path, compare::html(&report).as_bytes())?;
-    }
-    let missed = report.gate.as_ref().is_none_or(|gate| !gate.passed);
-    Ok(if args.gate && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    args.report.write(&report, compare::html)?;
+    Ok(exit_code(args.gate, report.gate.is_some_and(|gate| gate.passed)))
 }
 
 pub(super) fn floor(args: &FloorArgs) -> anyhow::Result<ExitCode> {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use tidegate_loadtest::{
     settled_memory,
 };
 
-use super::output::{show, write_to};
+use super::args::{JsonArgs, exit_code, this_program};
+use super::output::show;
 
 /// For how long `idle --minute` looks at the process without connections.
 const EMPTY_SECONDS: u64 = 10;
@@ -52,7 +53,7 @@ const EMPTY_SECONDS: u64 = 10;
 ///
 ///   loadtest idle --pid $! --http2 --transport sse --streams 10    ten to a socket, whose memory they share
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, mut_arg("json", |json| json.requires("minute")))]
 pub(super) struct IdleArgs {
     /// The public port.
     #[arg(long, default_value = "127.0.0.1:8000")]
@@ -99,9 +100,8 @@ pub(super) struct IdleArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long, requires = "minute")]
     gate: bool,
-    /// Where all figures go, as JSON.
-    #[arg(long, value_name = "FILE", requires = "minute")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 impl IdleArgs {
@@ -184,7 +184,7 @@ impl IdleArgs {
 ///
 ///   loadtest latency --cluster /tmp/tide/cluster.json --json /tmp/tide/latency.json
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, mut_arg("json", |json| json.requires("cluster")))]
 pub(super) struct LatencyArgs {
     /// The public port.
     #[arg(long, default_value = "127.0.0.1:8000")]
@@ -200,9 +200,8 @@ pub(super) struct LatencyArgs {
     cluster: Option<PathBuf>,
     #[command(flatten)]
     load: LoadArgs,
-    /// Where all figures go, those of each round too, as JSON.
-    #[arg(long, value_name = "FILE", requires = "cluster")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Exit code 1 when the gate is missed.
     #[arg(long, requires = "cluster")]
     gate: bool,
@@ -230,7 +229,7 @@ struct LoadArgs {
 
 pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.cluster {
-        return compared(&Cluster::read(file)?, &args.load, args.json.as_deref(), args.gate).await;
+        return compared(&Cluster::read(file)?, &args.load, &args.json, args.gate).await;
     }
     let (ws, poll) = publish_latency(args.public, args.api, args.events).await?;
     for (name, latencies) in [("ws", ws), ("poll", poll)] {
@@ -242,7 +241,7 @@ pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
 async fn compared(
     cluster: &Cluster,
     load: &LoadArgs,
-    json: Option<&Path>,
+    json: &JsonArgs,
     gate: bool,
 ) -> anyhow::Result<ExitCode> {
     let options = KafkaOptions {
@@ -254,11 +253,8 @@ async fn compared(
     };
     let report = beside_kafka(&options, cluster, |line| eprintln!("{line}")).await?;
     println!("{report}");
-    if let Some(path) = json {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(if gate && !report.passed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    json.write(&report)?;
+    Ok(exit_code(gate, report.passed()))
 }
 
 /// The public port and the process: of a cluster's first gateway, or as they were named.
@@ -307,14 +303,12 @@ async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Resu
         open_seconds: args.open_seconds,
         seconds: args.seconds,
     };
-    let loadtest = std::env::current_exe().context("which program this is")?;
+    let loadtest = this_program()?;
     let report = idle_minute(&options, &loadtest, show).await?;
     show("\n");
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(if args.gate && !report.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    args.json.write(&report)?;
+    Ok(exit_code(args.gate, report.passed))
 }
 
 #[cfg(test)]

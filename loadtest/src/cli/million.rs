@@ -2,14 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Args;
 use tidegate_loadtest::million::{self, MillionOptions, Up, gateways_needed};
 use tidegate_loadtest::verify::Cluster;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{show, write_to};
+use super::args::{ReportArgs, this_program};
+use super::output::show;
+
+/// Beyond what the rate asks for, events have so long to come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// 1,000,000 idle WebSockets with a user and a channel each: what each part takes, and whether all hear what they should
 ///
@@ -65,12 +70,8 @@ pub(super) struct MillionArgs {
     /// Where deploy/local is [default: that of this repository].
     #[arg(long, value_name = "DIR")]
     scripts: Option<PathBuf>,
-    /// Where all figures go, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where the report goes, with plots: one file that loads nothing.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 pub(super) async fn million(args: MillionArgs) -> anyhow::Result<ExitCode> {
@@ -82,7 +83,8 @@ pub(super) async fn million(args: MillionArgs) -> anyhow::Result<ExitCode> {
         unicast_rate: args.unicast_rate,
         idle_seconds: args.idle_seconds,
         least_memory_bytes: args.least_memory_mib << 20,
-        loadtest: std::env::current_exe().context("which program this is")?,
+        patience: PATIENCE,
+        loadtest: this_program()?,
         planted_drops: 0,
     };
     let (cluster, _ended_when_dropped) = match &args.cluster {
@@ -100,12 +102,7 @@ pub(super) async fn million(args: MillionArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => anyhow::bail!("terminated"),
     };
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write_to(path, million::html(&report).as_bytes())?;
-    }
+    args.report.write(&report, million::html)?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,9 +1,6 @@
-//! What commands write while they run, and to files.
+//! What commands write while they run.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
-
-use anyhow::Context as _;
 
 /// Lines that end stay. Others are how things stand: on a terminal each takes the place of the one before.
 pub(super) fn show(line: &str) {
@@ -14,8 +11,4 @@ pub(super) fn show(line: &str) {
         (false, true) => write!(stderr, "{line}"),
         (false, false) => Ok(()),
     };
-}
-
-pub(super) fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,7 +1,5 @@
 //! `loadtest polls`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,7 +7,10 @@ use clap::Args;
 use tidegate_loadtest::polls::{self, PollsOptions};
 use tidegate_loadtest::verify::Cluster;
 
-use super::output::{show, write_to};
+use super::args::{JsonArgs, ServerArgs, exit_code};
+use super::output::show;
+
+const PID_HELP: &str = "Its process, on this machine, whose processor time is read";
 
 /// What a short poll costs that finds nothing new: answers 304 per second of the server's processor time
 ///
@@ -29,23 +30,13 @@ use super::output::{show, write_to};
 ///
 ///   tidegate dev & loadtest polls --pid $!
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, mut_arg("pid", |pid| pid.required_unless_present("cluster").help(PID_HELP)))]
 pub(super) struct PollsArgs {
-    /// The cluster.json that deploy/local/up wrote: poll a gateway of it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "api", "pid"])]
-    cluster: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Which gateway of the cluster [default: its first].
     #[arg(long, value_name = "NAME", requires = "cluster")]
     gateway: Option<String>,
-    /// The public port of a server that is no cluster's.
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    public: SocketAddr,
-    /// Its API port, where events are published.
-    #[arg(long, default_value = "127.0.0.1:8001")]
-    api: SocketAddr,
-    /// Its process, on this machine.
-    #[arg(long, required_unless_present = "cluster")]
-    pid: Option<u32>,
     /// Connections that poll, each one request at a time; this process must be allowed as many files.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connections: u32,
@@ -64,20 +55,22 @@ pub(super) struct PollsArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long)]
     gate: bool,
-    /// Where all figures go, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 pub(super) async fn polls(args: PollsArgs) -> anyhow::Result<ExitCode> {
-    let (public, apis, pid) = match &args.cluster {
+    let (public, apis, pid) = match &args.server.cluster {
         Some(file) => {
             let cluster = Cluster::read(file)?;
             let gateway = cluster.gateway(args.gateway.as_deref())?;
             let apis = cluster.routers.iter().map(|router| router.api).collect();
             (gateway.public, apis, cluster.pid(&gateway.name)?)
         }
-        None => (args.public, vec![args.api], args.pid.context("--pid or --cluster is needed")?),
+        None => {
+            let pid = args.server.pid.context("--pid or --cluster is needed")?;
+            (args.server.public, vec![args.server.api], pid)
+        }
     };
     let options = PollsOptions {
         public,
@@ -93,8 +86,6 @@ pub(super) async fn polls(args: PollsArgs) -> anyhow::Result<ExitCode> {
     let report = polls::polls(&options, show).await?;
     show("\n");
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    Ok(if args.gate && !report.passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    args.json.write(&report)?;
+    Ok(exit_code(args.gate, report.passed))
 }

@@ -1,17 +1,16 @@
 //! `loadtest saturation`, `loadtest storm` and `loadtest stalled`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
-use serde::Serialize;
 use tidegate_loadtest::saturation::{self, SaturationOptions};
 use tidegate_loadtest::stalled::{self, StalledOptions};
 use tidegate_loadtest::storm::{self, StormOptions};
 use tidegate_loadtest::verify::Cluster;
 
+use super::args::{JsonArgs, ReportArgs, between, exit_code};
 use super::output::show;
 
 /// The highest rate of durable events that a cluster keeps up with
@@ -51,12 +50,8 @@ pub(super) struct SaturationArgs {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(32..=32_768))]
     bytes: u32,
-    /// Where all figures go, the lag of each step too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where the report goes, with plots: one file that loads nothing.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// What live subscribers notice while thousands of clients come back at once, and whether those get all that they missed
@@ -109,9 +104,8 @@ pub(super) struct StormArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long)]
     gate: bool,
-    /// Where all figures go, those of each pair too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// What clients that never read cost a gateway and their neighbours
@@ -176,14 +170,8 @@ pub(super) struct StalledArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long)]
     gate: bool,
-    /// Where all figures go, those of each pair too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-fn between(text: &str, what: &str, from: f64, to: f64) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
-    if (from..=to).contains(&value) { Ok(value) } else { Err(format!("{what} from {from} to {to}")) }
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -192,18 +180,6 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     between(text, "seconds are", 0.5, 3_600.0)
-}
-
-fn write_json(path: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
-    path.map_or(Ok(()), |path| write_to(path, &serde_json::to_vec_pretty(report)?))
-}
-
-fn write_to(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn exit_code(gate: bool, passed: bool) -> ExitCode {
-    if gate && !passed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 pub(super) async fn saturation(args: SaturationArgs) -> anyhow::Result<ExitCode> {
@@ -217,10 +193,7 @@ pub(super) async fn saturation(args: SaturationArgs) -> anyhow::Result<ExitCode>
     };
     let report = saturation::saturation(&options, &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");
-    write_json(args.json.as_deref(), &report)?;
-    if let Some(path) = &args.html {
-        write_to(path, saturation::html(&report).as_bytes())?;
-    }
+    args.report.write(&report, saturation::html)?;
     Ok(exit_code(true, report.rate.is_some()))
 }
 
@@ -238,7 +211,7 @@ pub(super) async fn storm(args: StormArgs) -> anyhow::Result<ExitCode> {
     };
     let report = storm::storm(&options, &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");
-    write_json(args.json.as_deref(), &report)?;
+    args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
 }
 
@@ -258,6 +231,6 @@ pub(super) async fn stalled(args: StalledArgs) -> anyhow::Result<ExitCode> {
     };
     let report = stalled::stalled(&options, &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");
-    write_json(args.json.as_deref(), &report)?;
+    args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
 }

@@ -1,16 +1,14 @@
 //! `loadtest run` and `loadtest scenarios`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use tidegate_loadtest::run::{self, RunOptions, Servers};
+use tidegate_loadtest::run::{self, RunOptions};
 use tidegate_loadtest::scenario::{SHIPPED, Scenario};
-use tidegate_loadtest::verify::Cluster;
 
-use super::output::{show, write_to};
+use super::args::{ReportArgs, ServerArgs, this_program};
+use super::output::show;
 
 /// Runs a scenario: connects, publishes over gRPC, counts what arrives, and says what it cost
 ///
@@ -45,18 +43,8 @@ pub(super) struct RunArgs {
     /// Only print the scenario's file.
     #[arg(long)]
     print: bool,
-    /// The cluster.json that deploy/local/up wrote.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "api", "pid"])]
-    cluster: Option<PathBuf>,
-    /// The public port of a server that is alone.
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    public: SocketAddr,
-    /// Its API port.
-    #[arg(long, default_value = "127.0.0.1:8001")]
-    api: SocketAddr,
-    /// Its process, on this machine: without it, its processor time and memory are not read.
-    #[arg(long)]
-    pid: Option<u32>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// So many times the connections of the scenario.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     scale: f64,
@@ -69,12 +57,8 @@ pub(super) struct RunArgs {
     /// Processes of receivers, at least: one reads more than one core can send.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
-    /// Where all figures go, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where the report goes, with plots of latency and throughput: one file that loads nothing.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
     /// A fault to be noticed: this event is said to be published, and is not.
     #[arg(long, value_name = "NUMBER", hide = true)]
     plant_drop: Option<u64>,
@@ -90,15 +74,11 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     scenario.publish.rate = args.rate.unwrap_or(scenario.publish.rate);
     scenario.seconds = args.seconds.unwrap_or(scenario.seconds);
     scenario.check().context("what the command line changed")?;
-    let servers = match &args.cluster {
-        Some(file) => Servers::of_cluster(&Cluster::read(file)?)?,
-        None => Servers::alone(args.public, args.api, args.pid),
-    };
     let options = RunOptions {
         name: args.scenario,
         scenario,
-        servers,
-        loadtest: std::env::current_exe().context("which program this is")?,
+        servers: args.server.servers()?,
+        loadtest: this_program()?,
         least_workers: args.workers.into(),
         settles: true,
         planted_drop: args.plant_drop,
@@ -106,12 +86,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let report = run::run(&options, show).await?;
     show("\n");
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write_to(path, run::html(&report).as_bytes())?;
-    }
+    args.report.write(&report, run::html)?;
     Ok(if report.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,16 +1,12 @@
 //! `loadtest transports`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
-use tidegate_loadtest::run::Servers;
 use tidegate_loadtest::transports::{self, TransportsOptions};
-use tidegate_loadtest::verify::Cluster;
 
-use super::output::{show, write_to};
+use super::args::{ReportArgs, ServerArgs, this_program};
+use super::output::show;
 
 /// What each of the five transports costs: the table by which to choose one
 ///
@@ -35,18 +31,8 @@ use super::output::{show, write_to};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct TransportsArgs {
-    /// The cluster.json that deploy/local/up wrote.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["public", "api", "pid"])]
-    cluster: Option<PathBuf>,
-    /// The public port of a server that is alone.
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    public: SocketAddr,
-    /// Its API port.
-    #[arg(long, default_value = "127.0.0.1:8001")]
-    api: SocketAddr,
-    /// Its process, on this machine: without it, its processor time and memory are not read.
-    #[arg(long)]
-    pid: Option<u32>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Of each transport.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     connections: u64,
@@ -62,19 +48,12 @@ pub(super) struct TransportsArgs {
     /// Between two short polls.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     poll_interval_ms: u64,
-    /// Where all figures go, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where the report goes, with plots: one file that loads nothing.
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 pub(super) async fn transports(args: TransportsArgs) -> anyhow::Result<ExitCode> {
-    let servers = match &args.cluster {
-        Some(file) => Servers::of_cluster(&Cluster::read(file)?)?,
-        None => Servers::alone(args.public, args.api, args.pid),
-    };
+    let servers = args.server.servers()?;
     let options = TransportsOptions {
         connections: args.connections,
         rate: args.rate,
@@ -82,15 +61,10 @@ pub(super) async fn transports(args: TransportsArgs) -> anyhow::Result<ExitCode>
         seconds: args.seconds,
         poll_interval_ms: args.poll_interval_ms,
         settles: true,
-        loadtest: std::env::current_exe().context("which program this is")?,
+        loadtest: this_program()?,
     };
     let report = transports::transports(&options, &servers, show).await?;
     println!("{report}");
-    if let Some(path) = &args.json {
-        write_to(path, &serde_json::to_vec_pretty(&report)?)?;
-    }
-    if let Some(path) = &args.html {
-        write_to(path, transports::html(&report).as_bytes())?;
-    }
+    args.report.write(&report, transports::html)?;
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -11,6 +11,8 @@ use tidegate_loadtest::verify::{
     Cluster, NodeScript, PlannedRestart, VerifyOptions, judge_directory, verify as run,
 };
 
+use super::args::write_to;
+
 /// Kills gateways and routers under load and says whether any client missed anything
 ///
 /// Publishes durable events to a cluster that deploy/local/up started, follows them with subscribers on all five transports,
@@ -113,8 +115,7 @@ pub(super) fn judge(args: &JudgeArgs) -> anyhow::Result<ExitCode> {
 
 fn conclude(history: &Path, verdict: &Verdict) -> anyhow::Result<ExitCode> {
     let path = history.join("verdict.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(verdict)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    write_to(&path, &serde_json::to_vec_pretty(verdict)?)?;
     println!("{verdict}\n\n  {}", path.display());
     Ok(if verdict.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

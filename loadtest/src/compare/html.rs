@@ -7,7 +7,7 @@ use super::receive::SLICE_US;
 use super::report::Report;
 use super::system::System;
 use crate::histogram::Histogram;
-use crate::page::{Line, escape, head, plot, trimmed};
+use crate::page::{Line, escape, head, plot, trimmed, verdict};
 
 /// How finely a latency curve is drawn.
 const CURVE_STEPS: u32 = 200;
@@ -17,8 +17,7 @@ const CURVE_STEPS: u32 = 200;
 pub fn html(report: &Report) -> String {
     let mut page = head(&report.title(), "What a delivery costs");
     if let Some(gate) = &report.gate {
-        let class = if gate.passed { "passed" } else { "missed" };
-        let _ = writeln!(page, "<p class=\"{class}\"><strong>{gate}</strong></p>");
+        page.push_str(&verdict(gate.passed, &gate.to_string()));
     }
     if let Some(reason) = &report.left_out {
         let _ = writeln!(page, "<p>Not compared: {}</p>", escape(reason));

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use tokio::sync::{Mutex, mpsc};
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 
 use super::receive::Shared;
 use super::schedule::Schedule;
-use crate::clock::{now_us, sleep_until_us};
-use crate::http::{HttpConn, post};
+use crate::clock::now_us;
 use crate::mark::Mark;
+use crate::publisher::{Pace, PublishConn, Queue};
 
 /// Connections that publish, at most; each has one event under way.
 const LANES_LIMIT: usize = 64;
@@ -43,30 +42,25 @@ pub(super) struct Load {
 impl Publisher {
     /// Publishes until the schedule ends; returns how many, when all are acked.
     pub(super) async fn run(&self, load: Load, shared: Arc<Shared>) -> anyhow::Result<u64> {
-        let mut connections = Vec::new();
-        for address in self.addresses.iter().cycle().take(LANES_LIMIT.min(load.in_flight as usize).max(1)) {
-            let connection = HttpConn::connect(*address).await;
-            connections.push((*address, connection.with_context(|| format!("cannot connect to {address}"))?));
+        let count = LANES_LIMIT.min(load.in_flight as usize).max(1);
+        let publishers = PublishConn::connect_all(&self.addresses, count).await?;
+        let ((due, queue), bytes, mut lanes) = (Queue::new(), load.bytes, JoinSet::new());
+        for publisher in publishers {
+            lanes.spawn(lane(publisher, queue.clone(), Arc::clone(&self.request), bytes));
         }
-        let (due, queue) = mpsc::unbounded_channel(); // Bounded by the schedule, which is at most an hour of events.
-        let (queue, bytes) = (Arc::new(Mutex::new(queue)), load.bytes);
-        let mut lanes = JoinSet::new();
-        for (address, connection) in connections {
-            lanes.spawn(lane(address, connection, Arc::clone(&queue), Arc::clone(&self.request), bytes));
-        }
-        let pace =
-            std::thread::Builder::new().name("pace".into()).spawn(move || pace(&load, &shared, &due))?;
+        drop(queue);
+        let pace = Pace::start(move |seq| load.due_us(seq, &shared), move |mark| due.send(mark).is_ok())?;
         while let Some(lane) = lanes.join_next().await {
             lane.context("a publisher's task ended")??;
         }
-        pace.join().map_err(|_| anyhow::anyhow!("the pacing thread ended"))
+        pace.join()
     }
 }
 
-/// On a thread of its own: the runtime's timers are no finer than a millisecond.
-fn pace(load: &Load, shared: &Shared, due: &mpsc::UnboundedSender<Mark>) -> u64 {
-    let Load { schedule, sockets, in_flight, .. } = load;
-    for seq in 0.. {
+impl Load {
+    /// When an event is due; waits until it fits when as many as fit are wanted.
+    fn due_us(&self, seq: u64, shared: &Shared) -> Option<u64> {
+        let Self { schedule, sockets, in_flight, .. } = self;
         let due_us = match schedule.rate {
             Some(rate) => schedule.due_us(seq, rate),
             None => {
@@ -79,33 +73,19 @@ fn pace(load: &Load, shared: &Shared, due: &mpsc::UnboundedSender<Mark>) -> u64 
                 now_us().max(schedule.begin_us)
             }
         };
-        if due_us >= schedule.end_us() {
-            return seq;
-        }
-        sleep_until_us(due_us);
-        if due.send(Mark { due_us, seq }).is_err() {
-            return seq;
-        }
+        (due_us < schedule.end_us()).then_some(due_us)
     }
-    0
 }
 
-/// One connection, one event after the other.
 async fn lane(
-    address: SocketAddr,
-    mut connection: HttpConn,
-    queue: Arc<Mutex<mpsc::UnboundedReceiver<Mark>>>,
+    mut publisher: PublishConn,
+    queue: Queue<Mark>,
     request: Request,
     bytes: usize,
 ) -> anyhow::Result<()> {
-    loop {
-        let Some(mark) = queue.lock().await.recv().await else { return Ok(()) };
+    while let Some(mark) = queue.next().await {
         let (path, body) = request(mark.seq, mark.data(bytes));
-        let response = connection.exchange(&post(&path, &body)).await.context("publish")?;
-        let status = response.head.status;
-        ensure!((200..300).contains(&status), "a publish was answered with {status} {}", response.text());
-        if response.is_last() {
-            connection = HttpConn::connect(address).await?;
-        }
+        publisher.publish(&path, &body).await?;
     }
+    Ok(())
 }

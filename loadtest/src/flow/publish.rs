@@ -1,28 +1,23 @@
 //! The publishers: a thread that keeps the pace, and one with a runtime of its own whose connections have one event under
 //! way each.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
-use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{FlowOptions, GRACE, Shared};
-use crate::clock::sleep_until_us;
-use crate::http::{HttpConn, post};
 use crate::mark::Mark;
+use crate::publisher::{Pace, PublishConn, Queue, due_us};
 
 /// Fewest connections that publish, and most.
 const LANES_MIN: usize = 16;
 const LANES_LIMIT: usize = 256;
 /// Milliseconds that an ack may take before events wait for a connection.
 const ACK_MS_FORESEEN: f64 = 100.0;
-
-type Queue = Arc<Mutex<mpsc::UnboundedReceiver<Mark>>>;
 
 /// What became of the events.
 #[derive(Debug, Default)]
@@ -40,22 +35,17 @@ pub(super) fn run(options: &FlowOptions, begin_us: u64, shared: &Arc<Shared>) ->
 
 async fn publish(options: &FlowOptions, begin_us: u64, shared: &Arc<Shared>) -> anyhow::Result<Published> {
     let count = ((options.rate * ACK_MS_FORESEEN / 1_000.0) as usize).clamp(LANES_MIN, LANES_LIMIT);
-    let mut connections = Vec::new();
-    for address in options.apis.iter().cycle().take(count) {
-        let connection = HttpConn::connect(*address).await;
-        connections.push((*address, connection.with_context(|| format!("cannot connect to {address}"))?));
-    }
-    let (due, queue) = mpsc::unbounded_channel(); // Holds what is overdue; whoever is too slow is stopped for it.
-    let queue = Arc::new(Mutex::new(queue));
+    let publishers = PublishConn::connect_all(&options.apis, count).await?;
+    let (due, queue) = Queue::new(); // Whoever is too slow is stopped for what is overdue.
     let (rate, own) = (options.rate, Arc::clone(shared));
-    let pacing =
-        std::thread::Builder::new().name("pace".into()).spawn(move || pace(rate, begin_us, &own, &due))?;
+    let due_at = move |seq| (!own.no_more.load(Ordering::Relaxed)).then(|| due_us(begin_us, rate, seq));
+    let pace = Pace::start(due_at, move |mark| due.send(mark).is_ok())?;
     let mut lanes = JoinSet::new();
     let channels: Arc<[String]> = options.channels.clone().into();
-    for (address, conn) in connections {
+    for publisher in publishers {
         let (channels, shared) = (Arc::clone(&channels), Arc::clone(shared));
-        let lane = Lane { address, conn, channels, bytes: options.bytes, shared };
-        lanes.spawn(lane.run(Arc::clone(&queue)));
+        let lane = Lane { publisher, channels, bytes: options.bytes, shared };
+        lanes.spawn(lane.run(queue.clone()));
     }
     let mut all = Published::default();
     while let Some(lane) = next_end(&mut lanes, shared).await {
@@ -65,7 +55,7 @@ async fn publish(options: &FlowOptions, begin_us: u64, shared: &Arc<Shared>) -> 
         all.refusal = all.refusal.or(one.refusal);
     }
     drop(queue); // Ends the pace, whatever ended the lanes.
-    pacing.join().map_err(|_| anyhow!("the pacing thread ended"))?;
+    pace.join()?;
     Ok(all)
 }
 
@@ -86,37 +76,24 @@ async fn next_end(
     }
 }
 
-/// Says each event when it is due. On a thread of its own: the runtime's timers are no finer than a millisecond.
-fn pace(rate: f64, begin_us: u64, shared: &Shared, due: &mpsc::UnboundedSender<Mark>) {
-    for seq in 0.. {
-        let due_us = begin_us + (seq as f64 * 1e6 / rate) as u64;
-        sleep_until_us(due_us);
-        if shared.no_more.load(Ordering::Relaxed) || due.send(Mark { due_us, seq }).is_err() {
-            return;
-        }
-    }
-}
-
 /// A connection that publishes one event after the other.
 struct Lane {
-    address: SocketAddr,
-    conn: HttpConn,
+    publisher: PublishConn,
     channels: Arc<[String]>,
     bytes: usize,
     shared: Arc<Shared>,
 }
 
 impl Lane {
-    async fn run(mut self, queue: Queue) -> anyhow::Result<Published> {
+    async fn run(mut self, queue: Queue<Mark>) -> anyhow::Result<Published> {
         let mut published = Published::default();
-        loop {
-            let Some(mark) = queue.lock().await.recv().await else { return Ok(published) };
+        while let Some(mark) = queue.next().await {
             if self.shared.no_more.load(Ordering::Relaxed) {
                 continue; // Overdue, and not wanted any more: it was never published.
             }
             let channel = &self.channels[mark.seq as usize % self.channels.len()];
             let body = json!({"channel": channel, "data": mark.data(self.bytes)}).to_string();
-            let response = self.conn.exchange(&post("/v1/publish", &body)).await.context("publish")?;
+            let response = self.publisher.post("/v1/publish", &body).await?;
             if response.head.status == 200 {
                 published.acked += 1;
             } else {
@@ -125,9 +102,7 @@ impl Lane {
                     .refusal
                     .get_or_insert_with(|| format!("{} {}", response.head.status, response.text()));
             }
-            if response.is_last() {
-                self.conn = HttpConn::connect(self.address).await?;
-            }
         }
+        Ok(published)
     }
 }

@@ -1,19 +1,16 @@
 //! What is published: one event to all, and events to one user each.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::clock::now_us;
-use crate::http::{HttpConn, post};
 use crate::mark::Mark;
+use crate::publisher::{Pace, PublishConn, Queue, due_us};
 use crate::verify::Cluster;
 
 /// Connections that publish; each has one event under way.
@@ -47,23 +44,17 @@ pub(super) fn some_of(all: u64, count: u64) -> Vec<u64> {
     numbers.into_iter().collect()
 }
 
-async fn publish(connection: &mut HttpConn, target: Value, mark: Mark) -> anyhow::Result<()> {
-    let mut body = target;
-    body["data"] = mark.data(BYTES).into();
-    let response = connection.exchange(&post("/v1/publish", &body.to_string())).await?;
-    let status = response.head.status;
-    ensure!((200..300).contains(&status), "a publish was answered with {status} {}", response.text());
-    Ok(())
-}
-
-async fn connect(api: SocketAddr) -> anyhow::Result<HttpConn> {
-    HttpConn::connect(api).await.with_context(|| format!("cannot connect to {api}"))
+/// What is sent to publish this event to that target.
+fn body(mut target: Value, mark: Mark) -> String {
+    target["data"] = mark.data(BYTES).into();
+    target.to_string()
 }
 
 /// One event to everyone.
 pub(super) async fn broadcast(cluster: &Cluster) -> anyhow::Result<()> {
-    let mut connection = connect(cluster.routers[0].api).await?;
-    publish(&mut connection, json!({"everyone": true}), Mark { due_us: now_us(), seq: 0 }).await
+    let mut publisher = PublishConn::connect(cluster.routers[0].api).await?;
+    let mark = Mark { due_us: now_us(), seq: 0 };
+    publisher.publish("/v1/publish", &body(json!({"everyone": true}), mark)).await
 }
 
 /// One event each to these, in turn to the user and to its own channel; but for the last few, which are left out.
@@ -74,35 +65,33 @@ pub(super) async fn unicasts(
     rate: f64,
     left_out: u64,
 ) -> anyhow::Result<()> {
-    let (begin_us, next) = (now_us(), Arc::new(AtomicU64::new(0)));
     let upto = (numbers.len() as u64).saturating_sub(left_out);
-    let (numbers, names) = (Arc::new(numbers), Arc::new(names.clone()));
-    let mut lanes = JoinSet::new();
-    for router in cluster.routers.iter().cycle().take(LANES) {
-        let (numbers, names, next) = (Arc::clone(&numbers), Arc::clone(&names), Arc::clone(&next));
-        let mut connection = connect(router.api).await?;
+    let apis: Vec<_> = cluster.routers.iter().map(|router| router.api).collect();
+    let publishers = PublishConn::connect_all(&apis, LANES).await?;
+    let ((due, queue), begin_us) = (Queue::<Mark>::new(), now_us());
+    let due_at = move |seq| (seq < upto).then(|| due_us(begin_us, rate, seq));
+    let pace = Pace::start(due_at, move |mark| due.send(mark).is_ok())?;
+    let (numbers, names, mut lanes) = (Arc::new(numbers), Arc::new(names.clone()), JoinSet::new());
+    for mut publisher in publishers {
+        let (numbers, names, queue) = (Arc::clone(&numbers), Arc::clone(&names), queue.clone());
         lanes.spawn(async move {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= upto {
-                    return anyhow::Ok(());
-                }
-                let number = numbers[index as usize].to_string();
-                let target = if index.is_multiple_of(2) {
+            while let Some(mark) = queue.next().await {
+                let number = numbers[mark.seq as usize].to_string();
+                let target = if mark.seq.is_multiple_of(2) {
                     json!({"user": names.user(&number)})
                 } else {
                     json!({"channel": names.channel(&number)})
                 };
-                let due_us = begin_us + (index as f64 * 1e6 / rate) as u64;
-                sleep(std::time::Duration::from_micros(due_us.saturating_sub(now_us()))).await;
-                publish(&mut connection, target, Mark { due_us, seq: index }).await?;
+                publisher.publish("/v1/publish", &body(target, mark)).await?;
             }
+            anyhow::Ok(())
         });
     }
+    drop(queue);
     while let Some(lane) = lanes.join_next().await {
         lane.context("a publisher's task ended")??;
     }
-    Ok(())
+    pace.join().map(|_sent| ())
 }
 
 #[cfg(test)]

@@ -213,6 +213,7 @@ pub(super) mod tests {
             unicast_rate: 10.0,
             idle_seconds: 1,
             least_memory_bytes: 0,
+            patience: std::time::Duration::ZERO,
             loadtest: "loadtest".into(),
             planted_drops: 0,
         };

@@ -17,8 +17,8 @@ use super::report::Report;
 use crate::clock::now_us;
 use crate::cpu::cpu_time;
 use crate::files::make_room;
-use crate::http::{HttpConn, post};
 use crate::mark::Mark;
+use crate::publisher::PublishConn;
 
 /// Time for every connection to have its first answer, and at the end for every event to be found.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,8 +154,7 @@ async fn publish(
     pace: Duration,
     stop: Arc<tokio::sync::Notify>,
 ) -> anyhow::Result<u64> {
-    let mut connection =
-        HttpConn::connect(api).await.with_context(|| format!("cannot connect to the API at {api}"))?;
+    let mut publisher = PublishConn::connect(api).await.context("the API")?;
     let mut due = interval(pace);
     for seq in 0.. {
         tokio::select! {
@@ -164,9 +163,7 @@ async fn publish(
         }
         let data = Mark { due_us: now_us(), seq }.data(EVENT_BYTES);
         let body = json!({"channel": channel, "data": data}).to_string();
-        let response = connection.exchange(&post("/v1/publish", &body)).await.context("publish")?;
-        let status = response.head.status;
-        ensure!((200..300).contains(&status), "a publish was answered with {status} {}", response.text());
+        publisher.publish("/v1/publish", &body).await?;
     }
     Ok(0)
 }

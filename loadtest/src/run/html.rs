@@ -4,18 +4,14 @@ use std::fmt::Write as _;
 
 use super::report::{GroupReport, RunReport, Second};
 use super::servers::Used;
-use crate::page::{COLORS, Line, escape, head, plot, trimmed};
+use crate::page::{COLORS, Line, escape, head, plot, trimmed, verdict};
 
 /// Makes it of a report.
 #[must_use]
 pub fn html(report: &RunReport) -> String {
     let mut page = head(&report.title(), &report.scenario.about);
-    let (class, verdict) = if report.good { ("passed", "good") } else { ("missed", "not good") };
-    let _ = writeln!(
-        page,
-        "<p class=\"{class}\"><strong>{verdict}</strong></p>\n<p>{}.</p>",
-        escape(&report.spread)
-    );
+    page.push_str(&verdict(report.good, if report.good { "good" } else { "not good" }));
+    let _ = writeln!(page, "<p>{}.</p>", escape(&report.spread));
     page.push_str(
         "<table><tr><th>clients<th>connections<th>expected<th>lost<th>twice<th>out of order<th>closed<th>p50 ms<th>p99 ms\
          <th>bytes each</tr>\n",

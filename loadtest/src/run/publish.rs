@@ -9,14 +9,15 @@ use tidegate_proto::publish::v1::publisher_client::PublisherClient;
 use tidegate_proto::publish::v1::{PublishBatchRequest, PublishRequest, publish_request, target_result};
 use tidegate_proto::users::v1::users_client::UsersClient;
 use tidegate_proto::users::v1::{DirectRequest, direct_request};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::clock::{now_us, sleep_until_us};
+use crate::clock::now_us;
 use crate::fleet::Follow;
 use crate::histogram::Histogram;
 use crate::mark::Mark;
+use crate::publisher::{Pace, due_us};
 use crate::scenario::Kind;
 
 /// Calls that are under way at once. A channel or user is of one lane, which makes one call after the other: so events of a
@@ -95,31 +96,20 @@ pub(super) async fn publish(load: Load) -> anyhow::Result<Published> {
         senders.push(due);
         lanes.spawn(lane(load.clone(), channel, queue));
     }
-    let pacing = load.clone();
-    let pace = std::thread::Builder::new().name("pace".into()).spawn(move || pace(&pacing, &senders))?;
+    let Load { targets, rate, begin_us, end_us, .. } = load;
+    let due_at = move |seq| Some(due_us(begin_us, rate, seq)).filter(|due_us| *due_us < end_us);
+    let count = senders.len();
+    let send = move |mark: Mark| senders[(mark.seq % targets) as usize % count].send(mark).is_ok();
+    let pace = Pace::start(due_at, send)?;
     let mut all = Published { accepted: vec![0; load.targets as usize], ..Published::default() };
     while let Some(lane) = lanes.join_next().await {
         all.merge(&lane.context("a publisher's task ended")?);
     }
-    pace.join().map_err(|_| anyhow::anyhow!("the pacing thread ended"))?;
+    pace.join()?;
     Ok(all)
 }
 
-/// On a thread of its own: the runtime's timers are no finer than a millisecond.
-fn pace(load: &Load, lanes: &[UnboundedSender<Mark>]) {
-    for seq in 0.. {
-        let due_us = load.begin_us + (seq as f64 * 1e6 / load.rate) as u64;
-        if due_us >= load.end_us {
-            return;
-        }
-        sleep_until_us(due_us);
-        let lane = (seq % load.targets) as usize % lanes.len();
-        if lanes[lane].send(Mark { due_us, seq }).is_err() {
-            return;
-        }
-    }
-}
-
+/// Over gRPC, with a queue of its own and what is due at once in one call: `publisher` is for HTTP, one event a request.
 async fn lane(load: Load, channel: Channel, mut queue: UnboundedReceiver<Mark>) -> Published {
     let mut published = Published { accepted: vec![0; load.targets as usize], ..Published::default() };
     let (mut publisher, mut users) = (PublisherClient::new(channel.clone()), UsersClient::new(channel));

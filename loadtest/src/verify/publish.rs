@@ -20,7 +20,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Longest wait before the next attempt.
 const BACKOFF_MS: u64 = 200;
 
-/// One publisher of one channel.
+/// One publisher of one channel. Not `publisher`'s: it changes routers with an event under way, and slows down for acks.
 pub(super) struct Lane {
     channel: String,
     run: String,

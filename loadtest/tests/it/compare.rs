@@ -4,20 +4,20 @@ use std::path::PathBuf;
 
 use tidegate_loadtest::compare::{CompareOptions, Report, Scenario, System, compare, html};
 
-use crate::dev::ALONE;
+use crate::dev::beside_others;
 
 const SOCKETS: usize = 20;
 
 /// Without a cluster and without nchan: what needs nothing that is not in this repository.
-async fn floor_alone(scenario: Scenario, planted_drop: Option<u64>) -> Report {
-    let _alone = ALONE.lock().await;
+async fn floor_alone(scenario: Scenario, pairs: usize, planted_drop: Option<u64>) -> Report {
+    let _counts = beside_others().await;
     let options = CompareOptions {
         scenario,
         sockets: SOCKETS,
         rate: 2_000.0, // Enough that the kernel counts processor time.
         seconds: 1,
         warm_seconds: 1,
-        pairs: 2,
+        pairs,
         loadtest: PathBuf::from(env!("CARGO_BIN_EXE_loadtest")),
         planted_drop,
         ..CompareOptions::default()
@@ -27,7 +27,7 @@ async fn floor_alone(scenario: Scenario, planted_drop: Option<u64>) -> Report {
 
 #[tokio::test]
 async fn everything_the_floor_sends_is_counted_once() {
-    let report = floor_alone(Scenario::Broadcast, None).await;
+    let report = floor_alone(Scenario::Broadcast, 2, None).await;
     for measurement in report.pairs.iter().flat_map(|pair| &pair.measurements) {
         assert_eq!(measurement.system, System::Floor);
         assert_eq!(measurement.events, 4_000);
@@ -42,15 +42,13 @@ async fn everything_the_floor_sends_is_counted_once() {
 
 #[tokio::test]
 async fn as_many_as_fit_are_counted_too() {
-    let report = floor_alone(Scenario::Saturated, None).await;
+    let report = floor_alone(Scenario::Saturated, 1, None).await;
     assert!(report.systems.iter().all(|one| one.lost + one.duplicated == 0), "{report}");
     assert!(report.pairs[0].measurements[0].events > 0, "{report}");
 }
 
 #[tokio::test]
 async fn a_frame_that_is_left_out_is_noticed_as_lost() {
-    let report = floor_alone(Scenario::Broadcast, Some(777)).await;
-    for pair in &report.pairs {
-        assert_eq!(pair.measurements[0].lost, 1, "{report}");
-    }
+    let report = floor_alone(Scenario::Broadcast, 1, Some(777)).await;
+    assert_eq!(report.pairs[0].measurements[0].lost, 1, "{report}");
 }

@@ -5,8 +5,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// One measurement at a time: they would disturb each other.
-pub(crate) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+use tidegate_loadtest::verify::{Cluster, Gateway, Router};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Where its data lies, in its own directory.
+pub(crate) const DATA: &str = "data";
+/// What a test has of the machine.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// For tests that measure memory, time or a rate, which others would disturb.
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
+}
+
+/// For tests that only count: as many at once as the test harness has threads. They wait most of the time.
+pub(crate) async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}
+
+/// Looks again until it is so.
+pub(crate) async fn eventually(what: &str, within: Duration, mut condition: impl FnMut() -> bool) {
+    let looking = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(within, looking).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"));
+}
 
 /// Killed when dropped.
 pub(crate) struct Dev {
@@ -34,8 +59,18 @@ impl Dev {
         self.process.id()
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+    /// It as a cluster of one process, with the pid file that `deploy/local/up` would have written. Its name there is that of
+    /// the directory in its command line, by which it is known to be the process of that file.
+    pub(crate) fn cluster(&self) -> Cluster {
+        let dir = self.directory.path().to_owned();
+        std::fs::write(dir.join(DATA).join("pid"), self.pid().to_string()).expect("a pid file");
+        Cluster {
+            kafka: None,
+            partitions: 8,
+            routers: vec![Router { name: DATA.to_owned(), api: self.api, admin: self.admin }],
+            gateways: vec![Gateway { name: DATA.to_owned(), public: self.public, admin: self.admin }],
+            dir,
+        }
     }
 
     /// SIGKILL.
@@ -67,7 +102,7 @@ fn spawn(directory: &Path, addresses: [SocketAddr; 3], arguments: &[&str]) -> (C
     for (flag, address) in ["--public", "--api", "--admin"].into_iter().zip(addresses) {
         command.args([flag, &address.to_string()]);
     }
-    command.arg("--data-dir").arg(directory.join("data")).arg("--ports-file").arg(&ports);
+    command.arg("--data-dir").arg(directory.join(DATA)).arg("--ports-file").arg(&ports);
     command.args(arguments);
     let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tidegate starts");
     let deadline = Instant::now() + Duration::from_secs(60);

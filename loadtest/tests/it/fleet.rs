@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidegate_loadtest::clock::now_us;
 use tidegate_loadtest::fleet::{Channels, Drop, Fleet, Follow, Group, Measure};
@@ -10,7 +10,7 @@ use tidegate_loadtest::history::Receiving;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::dev::{ALONE, Dev};
+use crate::dev::{Dev, beside_others, eventually};
 
 const EACH: u64 = 6;
 const EVENTS: u64 = 20;
@@ -50,18 +50,14 @@ async fn publish(api: SocketAddr, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Until so much was received, or for 30 s.
 async fn received(fleet: &Fleet, wanted: u64) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while fleet.counts().expect("it works").received < wanted {
-        assert!(Instant::now() < deadline, "{:?}", fleet.counts());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let counted = || fleet.counts().expect("it works").received >= wanted;
+    eventually(&format!("{wanted} received"), Duration::from_secs(30), counted).await;
 }
 
 #[tokio::test]
 async fn everything_comes_once_on_every_transport_and_after_a_storm() {
-    let _alone = ALONE.lock().await;
+    let _counts = beside_others().await;
     let dev = Dev::start();
     let groups: Vec<_> = Receiving::ALL.map(|transport| group(transport, dev.public, true)).into();
     let mut fleet = Fleet::start(Path::new(env!("CARGO_BIN_EXE_loadtest")), groups, 2).expect("it starts");

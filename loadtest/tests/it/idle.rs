@@ -7,7 +7,7 @@ use tidegate_loadtest::fleet::{Channels, Follow};
 use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::{Transport, open_all, publish_latency, settled_memory};
 
-use crate::dev::{ALONE, Dev};
+use crate::dev::{Dev, alone};
 
 const CONNECTIONS: usize = 5_000;
 /// The gate of this stage; the design's budget is 1 KiB.
@@ -29,7 +29,7 @@ async fn bytes_each(dev: &Dev, transport: Transport) -> u64 {
 }
 
 async fn check(transport: Transport) {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
     let each = bytes_each(&dev, transport).await;
     assert!(each <= BYTES_EACH_LIMIT, "{each} bytes each");
@@ -54,7 +54,7 @@ async fn five_thousand_idle_ndjson_streams() {
 /// A few connections for some ping intervals: what is counted, not how much it is.
 #[tokio::test]
 async fn idle_connections_are_pinged_and_counted() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start_with(&["--set", "limits.ping_interval=1s"]);
     for transport in [Transport::Ws, Transport::Sse] {
         let follow = Follow {
@@ -85,7 +85,7 @@ async fn idle_connections_are_pinged_and_counted() {
 /// A waiting long poll is answered as soon as a WebSocket is written to: medians of one run, at most 1 ms apart.
 #[tokio::test]
 async fn long_polls_are_as_quick_as_websockets() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
     let (ws, poll) = publish_latency(dev.public, dev.api, 300).await.expect("all received");
     let (ws, poll) = (ws.quantile(0.5), poll.quantile(0.5));

@@ -1,11 +1,11 @@
 //! `loadtest million` on a real `tidegate dev`, and much smaller: it stands for a cluster of one.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tidegate_loadtest::million::{MillionOptions, Report, html, million};
-use tidegate_loadtest::verify::{Cluster, Gateway, Router};
 
-use crate::dev::{ALONE, Dev};
+use crate::dev::{Dev, beside_others};
 
 const CONNECTIONS: u64 = 200;
 const UNICASTS: u64 = 40;
@@ -18,25 +18,16 @@ fn options() -> MillionOptions {
         unicast_rate: 200.0,
         idle_seconds: 1,
         least_memory_bytes: 0,
+        patience: Duration::from_secs(30),
         loadtest: PathBuf::from(env!("CARGO_BIN_EXE_loadtest")),
         planted_drops: 0,
     }
 }
 
 async fn run(options: &MillionOptions) -> anyhow::Result<Report> {
-    let _alone = ALONE.lock().await;
+    let _counts = beside_others().await;
     let dev = Dev::start();
-    // A process of a cluster has a directory of its name, which its command line names, with its pid in it.
-    let name = "data".to_owned();
-    std::fs::write(dev.directory().join(&name).join("pid"), dev.pid().to_string())?;
-    let cluster = Cluster {
-        kafka: None,
-        partitions: 8,
-        routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
-        gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
-        dir: dev.directory().to_owned(),
-    };
-    million(options, &cluster, |_| ()).await
+    million(options, &dev.cluster(), |_| ()).await
 }
 
 #[tokio::test]
@@ -53,7 +44,8 @@ async fn all_hear_what_is_for_all_and_each_what_is_for_it_alone() {
 
 #[tokio::test]
 async fn what_was_not_published_is_noticed_as_lost() {
-    let options = MillionOptions { planted_drops: 3, idle_seconds: 0, ..options() };
+    let options =
+        MillionOptions { planted_drops: 3, patience: Duration::from_secs(3), idle_seconds: 0, ..options() };
     let report = run(&options).await.expect("a run");
     assert_eq!((report.broadcast.lost, report.unicasts.lost, report.passed), (0, 3, false), "{report}");
 }

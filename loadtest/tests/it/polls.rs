@@ -2,12 +2,12 @@
 
 use tidegate_loadtest::polls::{PollsOptions, Report, polls};
 
-use crate::dev::{ALONE, Dev};
+use crate::dev::{Dev, beside_others};
 
 const CONNECTIONS: usize = 8;
 
 async fn a_second_of_polls(channels: usize, planted_repeat: bool) -> Report {
-    let _alone = ALONE.lock().await;
+    let _counts = beside_others().await;
     let dev = Dev::start();
     let options = PollsOptions {
         public: dev.public,

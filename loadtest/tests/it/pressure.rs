@@ -5,23 +5,8 @@ use std::time::Duration;
 use tidegate_loadtest::saturation::{self, SaturationOptions, saturation};
 use tidegate_loadtest::stalled::{StalledOptions, stalled};
 use tidegate_loadtest::storm::{self, Planted, StormOptions, storm};
-use tidegate_loadtest::verify::{Cluster, Gateway, Router};
 
-use crate::dev::{ALONE, Dev};
-
-/// A cluster of one process, with the pid file that `deploy/local/up` would have written. Its name is that of the directory
-/// which stands in the process's command line, by which it is known to be the one of that file.
-fn cluster(dev: &Dev) -> Cluster {
-    let (name, dir) = ("data".to_owned(), dev.directory().to_owned());
-    std::fs::write(dir.join(&name).join("pid"), dev.pid().to_string()).expect("a pid file");
-    Cluster {
-        kafka: None,
-        partitions: 8,
-        routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
-        gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
-        dir,
-    }
-}
+use crate::dev::{Dev, alone, beside_others};
 
 fn at_most(rate_limit: f64) -> SaturationOptions {
     SaturationOptions {
@@ -36,9 +21,9 @@ fn at_most(rate_limit: f64) -> SaturationOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn saturation_climbs_to_its_limit_and_reports_every_step() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
-    let report = saturation(&at_most(44.0), &cluster(&dev), |_| ()).await.expect("a search");
+    let report = saturation(&at_most(44.0), &dev.cluster(), |_| ()).await.expect("a search");
     println!("{report}");
     let full: Vec<_> = report.steps.iter().filter(|step| step.is_full).map(|step| step.rate as u64).collect();
     assert!(full.contains(&40), "{report}");
@@ -50,11 +35,11 @@ async fn saturation_climbs_to_its_limit_and_reports_every_step() {
 /// Three subscribers that need 20 ms for each delivery can take 16 events a second: from 43 on they are so slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn saturation_sees_that_subscribers_fall_behind() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
     let planted = Some((43.0, Duration::from_millis(20)));
     let options = SaturationOptions { planted, step_seconds: 2.0, ..at_most(1_000.0) };
-    let report = saturation(&options, &cluster(&dev), |_| ()).await.expect("a search");
+    let report = saturation(&options, &dev.cluster(), |_| ()).await.expect("a search");
     println!("{report}");
     assert!(report.rate.is_none_or(|rate| rate < 43.0), "{report}");
     let too_much: Vec<_> = report.steps.iter().filter(|step| step.rate > 43.0).collect();
@@ -62,7 +47,7 @@ async fn saturation_sees_that_subscribers_fall_behind() {
 }
 
 async fn small_storm(planted: Option<Planted>, patience: Duration) -> storm::Report {
-    let _alone = ALONE.lock().await;
+    let _counts = beside_others().await;
     let dev = Dev::start();
     let options = StormOptions {
         clients: 60,
@@ -75,7 +60,7 @@ async fn small_storm(planted: Option<Planted>, patience: Duration) -> storm::Rep
         patience,
         planted,
     };
-    let report = storm(&options, &cluster(&dev), |_| ()).await.expect("a storm");
+    let report = storm(&options, &dev.cluster(), |_| ()).await.expect("a storm");
     println!("{report}");
     report
 }
@@ -124,9 +109,9 @@ fn few_readers(outbox_bytes: u64) -> StalledOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_stall_are_closed_and_replaced_and_nobody_else_loses_anything() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
-    let report = stalled(&few_readers(1 << 20), &cluster(&dev), |_| ()).await.expect("a run");
+    let report = stalled(&few_readers(1 << 20), &dev.cluster(), |_| ()).await.expect("a run");
     println!("{report}");
     assert!(report.is_stalled, "{report}");
     assert!(report.pairs[0].closed >= 20, "each was closed once: {report}");
@@ -137,9 +122,9 @@ async fn readers_stall_are_closed_and_replaced_and_nobody_else_loses_anything() 
 /// With outboxes of a thousandth, what waits for these readers is far too much.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_beyond_its_bound_is_noticed() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start();
-    let report = stalled(&few_readers(1 << 10), &cluster(&dev), |_| ()).await.expect("a run");
+    let report = stalled(&few_readers(1 << 10), &dev.cluster(), |_| ()).await.expect("a run");
     println!("{report}");
     assert!(report.is_stalled && !report.passed && report.grown_bytes > report.grown_limit, "{report}");
 }

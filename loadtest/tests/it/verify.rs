@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use tidegate_loadtest::history::{Action, ClientLine, History, Receiving};
 use tidegate_loadtest::judge::{Kind, Limits};
-use tidegate_loadtest::verify::{Cluster, Faults, Gateway, Router, VerifyOptions, judge_directory, verify};
+use tidegate_loadtest::verify::{Faults, VerifyOptions, judge_directory, verify};
 
-use crate::dev::{ALONE, Dev};
+use crate::dev::{DATA, Dev, beside_others};
 
 /// Kills and starts the one process.
 struct OneProcess(Arc<Mutex<Dev>>);
 
 impl Faults for OneProcess {
     async fn act(&self, action: Action, node: &str) -> anyhow::Result<()> {
-        assert_eq!(node, "dev");
+        assert_eq!(node, DATA);
         let dev = Arc::clone(&self.0);
         let acting = tokio::task::spawn_blocking(move || {
             let mut dev = dev.lock().expect("not poisoned");
@@ -40,16 +40,9 @@ const PATIENT: Limits = Limits {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_killed_loses_nothing_and_the_judge_is_proved() {
-    let _alone = ALONE.lock().await;
+    let _counts = beside_others().await;
     let dev = Dev::start();
-    let name = "dev".to_owned();
-    let cluster = Cluster {
-        kafka: None,
-        partitions: 8,
-        routers: vec![Router { name: name.clone(), api: dev.api, admin: dev.admin }],
-        gateways: vec![Gateway { name, public: dev.public, admin: dev.admin }],
-        dir: dev.directory().to_owned(),
-    };
+    let cluster = dev.cluster();
     let directory = tempfile::tempdir().expect("a directory");
     let options = VerifyOptions {
         seconds: 5,

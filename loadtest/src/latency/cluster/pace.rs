@@ -23,7 +23,7 @@ impl Share {
     }
 }
 
-/// A schedule.
+/// A schedule. Not `publisher`'s: the probe beside it has no marks, and what counts is told by an event's number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     start: Instant,

@@ -1,6 +1,5 @@
 //! The cluster: events go to the routers' API, and come out of the gateways' WebSockets.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,6 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
@@ -19,7 +17,7 @@ use super::pace::{Pace, Share};
 use super::report::Quantiles;
 use super::{KafkaOptions, arrived};
 use crate::connection::{Connection, Transport};
-use crate::http::{HttpConn, post};
+use crate::publisher::{PublishConn, Queue};
 use crate::verify::{Cluster, channels};
 
 /// Most channels: every receiver follows them all.
@@ -32,9 +30,6 @@ const ACK_MS_FORESEEN: u64 = 200;
 const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
 /// How often a receiver sends one, unasked: sooner than the gateway would miss it.
 const PONG_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The numbers of the events that are due, for whichever lane is free.
-type Queue = Arc<Mutex<mpsc::UnboundedReceiver<u64>>>;
 
 /// How an event travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -114,20 +109,19 @@ impl Plan {
         Awaited { pace, share, may_miss: self.class != Class::Durable }
     }
 
-    fn request(&self, seq: u64) -> String {
+    /// The path and body that publish an event.
+    fn request(&self, seq: u64) -> (&'static str, String) {
         let channel = &self.channels[seq as usize % self.channels.len()];
         let data = data(seq, self.bytes);
-        match self.class {
-            Class::Durable => post("/v1/publish", &json!({"channel": channel, "data": data}).to_string()),
-            Class::Ephemeral => {
-                let body = json!({"channel": channel, "data": data, "ephemeral": true});
-                post("/v1/publish", &body.to_string())
-            }
+        let (path, body) = match self.class {
+            Class::Durable => ("/v1/publish", json!({"channel": channel, "data": data})),
+            Class::Ephemeral => ("/v1/publish", json!({"channel": channel, "data": data, "ephemeral": true})),
             Class::Direct => {
                 let user = &self.users[seq as usize % self.users.len()];
-                post("/v1/direct", &json!({"user": user, "data": data}).to_string())
+                ("/v1/direct", json!({"user": user, "data": data}))
             }
-        }
+        };
+        (path, body.to_string())
     }
 }
 
@@ -144,11 +138,9 @@ pub(super) async fn measure(
         let connection = Connection::open(gateway.public, Transport::Ws, &plan.query(number)).await;
         connections.push(connection.with_context(|| gateway.name.clone())?.into_parts());
     }
-    let mut publishers = Vec::new();
-    for number in 0..LANES_MIN.max(options.rate * ACK_MS_FORESEEN / 1_000) {
-        let router = &cluster.routers[number as usize % cluster.routers.len()];
-        publishers.push((router.api, HttpConn::connect(router.api).await.context(router.name.clone())?));
-    }
+    let apis: Vec<_> = cluster.routers.iter().map(|router| router.api).collect();
+    let count = LANES_MIN.max(options.rate * ACK_MS_FORESEEN / 1_000);
+    let publishers = PublishConn::connect_all(&apis, count as usize).await?;
     let pace = Pace::new(options.rate, options.seconds);
     let (mut receivers, mut pongs, mut lanes) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let mut owed = 0;
@@ -159,12 +151,12 @@ pub(super) async fn measure(
         receivers.spawn(receive(read, unread, awaited));
         pongs.spawn(answer_pings(write));
     }
-    let (due, queue) = mpsc::unbounded_channel();
-    let queue = Arc::new(Mutex::new(queue));
-    for (api, conn) in publishers {
-        let lane = Lane { api, conn, plan: Arc::clone(&plan), pace };
-        lanes.spawn(lane.run(Arc::clone(&queue)));
+    let (due, queue) = Queue::new();
+    for publisher in publishers {
+        let lane = Lane { publisher, plan: Arc::clone(&plan), pace };
+        lanes.spawn(lane.run(queue.clone()));
     }
+    drop(queue);
     pace.spawn(move |seq| due.send(seq).is_ok())?;
     let mut acks = Vec::new();
     let came = arrived(&mut receivers, &mut lanes, &mut acks).await?;
@@ -185,27 +177,23 @@ async fn answer_pings(mut write: OwnedWriteHalf) {
 
 /// A connection that publishes one event after the other.
 struct Lane {
-    api: SocketAddr,
-    conn: HttpConn,
+    publisher: PublishConn,
     plan: Arc<Plan>,
     pace: Pace,
 }
 
 impl Lane {
-    async fn run(mut self, queue: Queue) -> super::Measured {
+    async fn run(mut self, queue: Queue<u64>) -> super::Measured {
         let mut acks = Vec::new();
-        loop {
-            let Some(seq) = queue.lock().await.recv().await else { return Ok(acks) };
-            let response = self.conn.exchange(&self.plan.request(seq)).await.context("publish")?;
+        while let Some(seq) = queue.next().await {
+            let (path, body) = self.plan.request(seq);
+            self.publisher.publish(path, &body).await?;
             let now = Instant::now();
-            ensure!(response.head.status == 200, "publish: {} {}", response.head.status, response.text());
             if self.pace.place(seq).is_some() {
                 acks.push(self.pace.since_due(seq, now));
             }
-            if response.is_last() {
-                self.conn = HttpConn::connect(self.api).await?;
-            }
         }
+        Ok(acks)
     }
 }
 
@@ -217,14 +205,14 @@ mod tests {
     fn each_class_goes_its_way_and_a_direct_event_to_one_receiver() {
         let options = KafkaOptions { seconds: 1, rate: 100, receivers: 3, rounds: 1, bytes: 20 };
         let plan = |class| Plan::new(class, &options, 4);
-        assert!(plan(Class::Ephemeral).request(1).contains("\"ephemeral\":true"));
-        assert!(!plan(Class::Durable).request(1).contains("ephemeral"));
+        assert!(plan(Class::Ephemeral).request(1).1.contains("\"ephemeral\":true"));
+        assert!(!plan(Class::Durable).request(1).1.contains("ephemeral"));
         let (direct, pace) = (plan(Class::Direct), Pace::new(100, 1));
         for seq in 200..210 {
             let is_for = |number: &usize| direct.awaited(*number, pace).share.has(seq);
             let number = (0..3).find(is_for).expect("somebody");
             let user = format!("\"user\":\"{}\"", direct.users[number]);
-            assert!(direct.request(seq).contains(&user), "{seq}");
+            assert!(direct.request(seq).1.contains(&user), "{seq}");
             assert!(direct.query(number).ends_with(&direct.users[number]), "{seq}");
         }
     }
