@@ -45,7 +45,9 @@ const EMPTY_SECONDS: u64 = 10;
 ///
 ///   loadtest idle --pid $! --own                  ?user= needs auth.insecure, which dev has
 ///
-///   loadtest idle --pid $! --own --channels 16
+///   loadtest idle --pid $! --own --channels 16 --leave 120
+///
+///   loadtest idle --pid $! --channels 16 --of 1000       each follows another 16 of 1,000 rooms
 ///
 ///   tidegate dev --tls &
 ///
@@ -88,6 +90,12 @@ pub(super) struct IdleArgs {
     /// Channels that each follows beside its first.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
     channels: u16,
+    /// Take them from so many that the connections share, another handful for each, instead of the same for all.
+    #[arg(long, requires = "channels", conflicts_with_all = ["own", "minute"], value_parser = clap::value_parser!(u16).range(128..))]
+    of: Option<u16>,
+    /// Close the connections again, and say what memory stays after so many seconds.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "minute")]
+    leave: Option<u64>,
     /// Count processor time instead of memory.
     #[arg(long)]
     minute: bool,
@@ -110,12 +118,23 @@ impl IdleArgs {
         let who = if self.own { format!("{number}") } else { "shared".to_owned() };
         let mut query = format!("channel=load:idle-{who}");
         for further in 1..=self.channels {
-            let _ = write!(query, "&channel=load:idle-{who}-{further}");
+            let _ = match self.of {
+                Some(of) => write!(query, "&channel=load:idle-of-{}", self.one_of(number, further, of)),
+                None => write!(query, "&channel=load:idle-{who}-{further}"),
+            };
         }
         if self.own {
             let _ = write!(query, "&user=load-{number}");
         }
         query
+    }
+
+    /// Which of the shared channels is this connection's `further`th: none twice, and no two connections have the same
+    /// handful while there are others.
+    fn one_of(&self, number: usize, further: u16, of: u16) -> usize {
+        let of = usize::from(of);
+        let step = 1 + number / of % (of / usize::from(self.channels));
+        (number + usize::from(further) * step) % of
     }
 
     /// On what they are, for the result.
@@ -280,7 +299,11 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
     let after = settled_memory(pid, Duration::from_secs(30)).await?;
     let each = after.0.saturating_sub(before.0) / connections as u64;
     let channels = args.channels + 1;
-    let kind = if args.own { "own user, own" } else { "shared" };
+    let kind = match args.of {
+        _ if args.own => "own user, own".to_owned(),
+        Some(of) => format!("shared, further ones of {of},"),
+        None => "shared".to_owned(),
+    };
     println!(
         "{connections} {transport:?} connections{} ({kind} channels: {channels}): {each} bytes of user memory each \
          ({} -> {})",
@@ -289,6 +312,14 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
         after.0
     );
     drop(opened);
+    if let Some(seconds) = args.leave {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let stays = Memory::of(pid)?.0.saturating_sub(before.0);
+        println!(
+            "{seconds} s after they have gone: {stays} bytes more than before, {} each",
+            stays / connections as u64
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -313,6 +344,8 @@ async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser as _;
 
     use super::*;
@@ -331,5 +364,16 @@ mod tests {
             idle("idle --pid 1 --own --channels 2").query(7),
             "channel=load:idle-7&channel=load:idle-7-1&channel=load:idle-7-2&user=load-7"
         );
+    }
+
+    #[test]
+    fn of_shared_channels_each_connection_has_another_handful() {
+        let line = "idle --pid 1 --channels 16 --of 200";
+        let idle = Only::parse_from(line.split(' ')).idle;
+        let handfuls: BTreeSet<BTreeSet<usize>> = (0..2_000)
+            .map(|number| (1..=16).map(|further| idle.one_of(number, further, 200)).collect())
+            .collect();
+        assert!(handfuls.iter().all(|handful| handful.len() == 16 && handful.iter().all(|one| *one < 200)));
+        assert!(handfuls.len() > 1_900, "{} different ones", handfuls.len());
     }
 }
