@@ -88,6 +88,7 @@ async fn handshakes_that_fail_say_why_and_are_counted() {
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
     assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("https://"), "{answer}");
     assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{answer}");
+    assert!(head.contains("\r\ndate: "), "{answer}");
     eventually("it is counted", || secure.handshakes("plain_http") == 1.0).await;
 
     let mut garbage = secure.tcp().await;

@@ -134,13 +134,15 @@ pub(crate) async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) ->
     read_to(stream, text, |read| read.contains(text)).await
 }
 
-/// Reads the first state of a stream that follows `a`.
+/// Reads the head and the first state of a stream that follows `a`.
 pub(crate) async fn read_fresh(stream: &mut TlsStream<TcpStream>) {
     let is_fresh = |read: &str| {
         let fresh = read.split("\"fresh\":[").nth(1).and_then(|rest| rest.split(']').next());
         fresh.is_some_and(|fresh| fresh.contains("\"a\""))
     };
-    read_to(stream, "the first state", is_fresh).await;
+    let read = read_to(stream, "the first state", is_fresh).await;
+    let (head, _) = read.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(head.matches("\r\ndate: ").count(), 1, "{head}");
 }
 
 async fn read_to(stream: &mut TlsStream<TcpStream>, what: &str, is_there: impl Fn(&str) -> bool) -> String {

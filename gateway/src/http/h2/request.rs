@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderValue, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tidegate_vocab::limits;
@@ -19,9 +19,9 @@ use tidegate_wire::http1::{EVENT_STREAM, NDJSON, stream_headers};
 use super::H2Stream;
 use super::body::H2Body;
 use crate::admission::Entry;
-use crate::http::ANSWER_TIMEOUT;
 use crate::http::answer::Answer;
 use crate::http::route::{self, Outcome};
+use crate::http::{ANSWER_TIMEOUT, date};
 use crate::request::{ExtendedConnect, Transport};
 use crate::shard::Shard;
 use crate::socket::ClientSocket;
@@ -81,6 +81,7 @@ pub(super) async fn handle(
                 headers.extend(stream_headers());
             }
             headers.extend(takeover.headers.iter().cloned());
+            headers.insert(DATE, date());
             let Ok(send) = respond.send_response(head, false) else { return }; // Reset meanwhile.
             H2Stream::open(send, frames, open)
         }
@@ -101,6 +102,7 @@ pub(super) fn send_answer(
     body: Bytes,
     open: Rc<()>,
 ) {
+    head.headers_mut().entry(DATE).or_insert_with(date);
     for name in [CONNECTION, UPGRADE] {
         head.headers_mut().remove(name); // HTTP/2 has no such header, and the library refuses it.
     }
