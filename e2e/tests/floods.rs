@@ -77,15 +77,24 @@ fn named(number: u32) -> u32 {
     2 * number + 1
 }
 
+fn asked_and_reset(number: u32) -> Vec<u8> {
+    let asked = frame(HEADERS, END_STREAM | END_HEADERS, named(number), &poll());
+    [asked, frame(RST_STREAM, 0, named(number), &[0, 0, 0, 8])].concat()
+}
+
 fn floods() -> Vec<Flood> {
     let quiet = |name, kinds, each| Flood { name, kinds, opening: Vec::new(), each };
     let begun = frame(HEADERS, END_STREAM, 1, &poll());
     vec![
         // CVE-2023-44487.
-        quiet("rapid reset", &["unanswered_reset", "reset"], |number| {
-            let asked = frame(HEADERS, END_STREAM | END_HEADERS, named(number), &poll());
-            [asked, frame(RST_STREAM, 0, named(number), &[0, 0, 0, 8])].concat()
-        }),
+        quiet("rapid reset", &["unanswered_reset", "reset"], asked_and_reset),
+        // So many in what the server reads at once that none of them can have been looked at.
+        Flood {
+            name: "rapid reset at once",
+            kinds: &["unanswered_reset"],
+            opening: (0..100).flat_map(asked_and_reset).collect(),
+            each: |number| asked_and_reset(100 + number),
+        },
         // CVE-2025-8671: it is the server that is made to reset.
         quiet("provoked resets", &["provoked_reset"], |number| {
             let asked = frame(HEADERS, END_STREAM | END_HEADERS, named(number), &poll());

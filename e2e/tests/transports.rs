@@ -98,7 +98,10 @@ async fn two_channels_on_two_partitions_in_one_cursor() {
 }
 
 async fn poll(server: &Server, query: &str, headers: &[(&str, &str)]) -> Response {
-    get(server.public(), &format!("/v1/events?{query}"), headers).await
+    let answer = get(server.public(), &format!("/v1/events?{query}"), headers).await;
+    let dates = answer.head.headers.iter().filter(|(name, _)| name == "date");
+    assert_eq!(dates.count(), 1, "{:?}", answer.head);
+    answer
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 //! taken while hyper has no earlier answer left to write.
 
 mod answer;
+mod date;
 pub(crate) mod h2;
 mod io;
 mod route;
@@ -33,6 +34,7 @@ use crate::admission::{Entry, Permit};
 use crate::shard::Shard;
 use crate::socket::ClientSocket;
 use answer::Answer;
+pub(crate) use date::date;
 pub(crate) use h2::H2Stream;
 use io::TakeableIo;
 use route::Outcome;

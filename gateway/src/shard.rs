@@ -21,6 +21,7 @@ mod slow;
 mod table;
 mod task;
 mod timers;
+mod told;
 mod unchanged;
 mod upstream;
 mod wheel;

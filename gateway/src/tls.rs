@@ -37,10 +37,11 @@ pub(crate) use socket::TlsSocket;
 
 /// The name of HTTP/2 in a handshake. Preferred: a browser opens at most six sockets to a host otherwise.
 const H2: &[u8] = b"h2";
-/// What a client hears that speaks HTTP to this port: it cannot read an alert.
-const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n\
-    content-length: 96\r\nconnection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"status\":400,\"detail\":\"this port speaks TLS: use https:// or wss:// here\"}";
+/// What a client hears that speaks HTTP to this port, but for the date: it cannot read an alert.
+const PLAIN_HTTP_HEAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n\
+    content-length: 96\r\nconnection: close\r\ndate: ";
+const PLAIN_HTTP_BODY: &[u8] =
+    b"{\"type\":\"about:blank\",\"status\":400,\"detail\":\"this port speaks TLS: use https:// or wss:// here\"}";
 /// Bytes of a request in plain HTTP that are read before the connection is closed, so that the answer is not lost.
 const PLAIN_HTTP_BYTES_LIMIT: usize = 16 * 1024;
 
@@ -152,7 +153,8 @@ fn result_of(error: &io::Error) -> &'static str {
 async fn answer_plain_http(mut tcp: TcpStream) {
     let mut request = [0; 1024];
     let mut read = tcp.read(&mut request).await.unwrap_or(0);
-    if tcp.write_all(PLAIN_HTTP_ANSWER).await.is_err() || tcp.shutdown().await.is_err() {
+    let answer = [PLAIN_HTTP_HEAD, http::date().as_bytes(), b"\r\n\r\n", PLAIN_HTTP_BODY].concat();
+    if tcp.write_all(&answer).await.is_err() || tcp.shutdown().await.is_err() {
         return;
     }
     while read < PLAIN_HTTP_BYTES_LIMIT {

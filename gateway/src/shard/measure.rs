@@ -1,6 +1,6 @@
 //! A shard with clients and without routers: what a delivery costs it.
 //!
-//! For benchmarks, for counts of instructions and for the test that a delivery allocates nothing. Not an API.
+//! For benchmarks, for counts of instructions and for tests. Not an API.
 
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -170,8 +170,9 @@ fn establish(shard: &Rc<Shard>, commands: Vec<NodeCommand>) {
     shard.state.borrow_mut().deliver(answers.collect());
 }
 
-fn shared(counts: PartitionCounts) -> io::Result<Arc<Shared>> {
-    let config = GatewayConfig {
+/// A gateway's configuration on a port of its own, where no limit is in the way; tests change what they are about.
+pub fn config() -> GatewayConfig {
+    GatewayConfig {
         public: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: None,
         shards: 1,
@@ -199,7 +200,11 @@ fn shared(counts: PartitionCounts) -> io::Result<Arc<Shared>> {
         registry: None,
         name: "measured".to_owned(),
         presence: PresenceConfig::default(),
-    };
+    }
+}
+
+fn shared(counts: PartitionCounts) -> io::Result<Arc<Shared>> {
+    let config = config();
     let metrics = Metrics::register(&prometheus::Registry::new()).map_err(io::Error::other)?;
     let (_, routers) = watch::channel(std::collections::BTreeMap::new());
     let parts = Parts {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_TYPE, DATE, ETAG, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use tidegate_tenure::Outcome;
 use tidegate_vocab::limits;
@@ -16,7 +16,7 @@ use super::State;
 use super::conn::{Mode, Poll, Progress, Sub};
 use super::item::SharedEvent;
 use super::table::{ChannelIdx, ConnIdx};
-use crate::http::answer_and_go_on;
+use crate::http::{answer_and_go_on, date};
 use crate::socket::ClientSocket;
 
 impl State {
@@ -141,6 +141,7 @@ pub(crate) fn headers(cursor: &str, extra: &[(HeaderName, HeaderValue)]) -> Vec<
         (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (DATE, date()),
     ];
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
         headers.push((ETAG, tag));

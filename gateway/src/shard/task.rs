@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::DATE;
 use http::{HeaderName, HeaderValue};
 use tidegate_vocab::{Channel, ErrorKind, Problem, limits};
 use tidegate_wire::http1::{EVENT_STREAM, NDJSON, StreamHead};
@@ -22,6 +23,7 @@ use super::{Shard, State, revoked};
 use crate::admission::Permit;
 use crate::auth::{Identity, LEEWAY_SECONDS};
 use crate::clock::{ticks, unix_ms};
+use crate::http::date;
 use crate::request::{EventsRequest, Transport};
 use crate::socket::ClientSocket;
 
@@ -335,9 +337,10 @@ fn head(
     let content_type = if let Framing::Sse { .. } = framing { EVENT_STREAM } else { NDJSON };
     let mut head = ws_head.unwrap_or_else(|| {
         if is_h2 {
-            return Vec::new(); // hyper writes it.
+            return Vec::new(); // It has been sent.
         }
-        StreamHead { http_10: request.http_10, content_type, extra: headers, keep_alive: false }.encode()
+        let extra = [headers, &[(DATE, date())]].concat();
+        StreamHead { http_10: request.http_10, content_type, extra: &extra, keep_alive: false }.encode()
     });
     object::frame_retry(framing, retry_ms, &mut head);
     head

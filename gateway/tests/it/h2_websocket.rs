@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::h2::{get, read_until, socket};
+use crate::h2::{assert_dated, get, read_until, socket};
 use crate::harness::{Client, PATIENCE, eventually};
 use crate::tls_harness::Secure;
 
@@ -89,7 +89,9 @@ async fn connect(
     }
     let request = request.extension(Protocol::from_static(protocol)).body(()).expect("a request");
     let (response, send) = client.send_request(request, false).expect("sent");
-    (tokio::time::timeout(PATIENCE, response).await.expect("in time").expect("answered"), send)
+    let response = tokio::time::timeout(PATIENCE, response).await.expect("in time").expect("answered");
+    assert_dated(&response);
+    (response, send)
 }
 
 async fn websocket(client: &SendRequest<Bytes>, secure: &Secure, target: &str) -> Client<StreamSocket> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tidegate_deliver::{Key, Metrics, server};
 use tidegate_eventlog::embedded::{EmbeddedLog, EmbeddedOptions};
 use tidegate_eventlog::{EventLog, store};
-use tidegate_gateway::{AdmissionConfig, AuthConfig, DrainConfig, GatewayConfig, PresenceConfig, SlowConfig};
+use tidegate_gateway::{DrainConfig, GatewayConfig, measure};
 use tidegate_history::{HistoryOptions, HistoryStore, Retention};
 use tidegate_link::{
     BoxFuture, ControlAnswer, ControlAsk, DeliverStream, NodeHello, ReachStream, Routed, RouterLink, Settled,
@@ -35,8 +35,13 @@ pub(crate) const SECRET: [u8; 32] = [7; 32];
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_so(what, async || condition()).await;
+}
+
+/// The same for what has to be asked.
+pub(crate) async fn eventually_so(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !condition() {
+    while !condition().await {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -122,37 +127,18 @@ impl RouterProcess {
 
 pub(crate) fn gateway_config() -> GatewayConfig {
     GatewayConfig {
-        public: "127.0.0.1:0".parse().expect("an address"),
-        tls: None,
         shards: 2,
-        ping_interval: Duration::from_secs(25),
-        sse_retry: Duration::from_secs(2),
         connections_limit: 100,
         channels_limit: 10,
-        outbox_bytes_limit: 1 << 20,
         outbox_age_limit: Duration::from_secs(30),
-        slow_consumers: SlowConfig::default(),
-        admission: AdmissionConfig::default(),
-        message_bytes_limit: 65_536,
         head_timeout: Duration::from_secs(5),
-        cursor_interval: Duration::from_secs(60),
-        auth: AuthConfig {
-            hmac_secret: None,
-            issuer: None,
-            audience: None,
-            anonymous: true,
-            insecure: false,
-        },
-        allowed_origins: Vec::new(),
         drain: DrainConfig {
             wait: Duration::ZERO,
             window: Duration::from_millis(100),
             retry_window: Duration::from_millis(100),
         },
-        demo_page: false,
-        registry: None,
         name: "gateway-1".into(),
-        presence: PresenceConfig::default(),
+        ..measure::config()
     }
 }
 

@@ -88,6 +88,7 @@ async fn handshakes_that_fail_say_why_and_are_counted() {
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
     assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("https://"), "{answer}");
     assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{answer}");
+    assert!(head.contains("\r\ndate: "), "{answer}");
     eventually("it is counted", || secure.handshakes("plain_http") == 1.0).await;
 
     let mut garbage = secure.tcp().await;
@@ -124,14 +125,10 @@ async fn a_new_certificate_is_used_and_no_connection_is_dropped() {
     let expiry = || secure.count("tidegate_gateway_tls_certificate_expiry_timestamp_seconds", "");
     assert!(expiry() > 4_000_000_000.0, "rcgen's certificates are for long");
     let mut before = secure.websocket().await;
-    let deadline = Instant::now() + PATIENCE;
 
     let newer = certify(&secure.files);
     let all = rustls::DEFAULT_VERSIONS;
-    while connect(secure.tcp().await, &newer, &[], all).await.is_err() {
-        assert!(Instant::now() < deadline, "the new certificate is not used");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    secure.shows(&newer).await;
     connect(secure.tcp().await, &secure.cert, &[], all).await.expect_err("the old one is no more");
     secure.process.publish(0).await;
     before.hears_events(0..1).await;
@@ -148,11 +145,7 @@ async fn a_new_certificate_is_used_and_no_connection_is_dropped() {
     put(&secure.files.cert, &other.cert.pem());
     eventually("it is counted", || secure.count(RELOAD_FAILURES, "") == 3.0).await;
     put(&secure.files.key, &other.signing_key.serialize_pem());
-    let deadline = Instant::now() + PATIENCE;
-    while connect(secure.tcp().await, other.cert.der(), &[], all).await.is_err() {
-        assert!(Instant::now() < deadline, "the repaired certificate is not used");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    secure.shows(other.cert.der()).await;
     assert_eq!(secure.count(RELOAD_FAILURES, ""), 3.0);
     secure.process.publish(1).await;
     before.hears_events(1..2).await;
@@ -187,11 +180,7 @@ async fn a_mounted_secret_that_changes_is_used() {
     let newer = version("..2026_02_02");
     lead("..2026_02_02");
     std::fs::remove_dir_all(at("..2026_01_01")).expect("gone, as the kubelet does it");
-    let deadline = Instant::now() + PATIENCE;
-    while connect(secure.tcp().await, &newer, &[], all).await.is_err() {
-        assert!(Instant::now() < deadline, "the new certificate is not used");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    secure.shows(&newer).await;
     connect(secure.tcp().await, &older, &[], all).await.expect_err("the old one is no more");
     assert_eq!(secure.count(RELOAD_FAILURES, ""), 0.0);
     secure.get(&mut before, "/tidegate.js", "").await;

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio_rustls::{TlsConnector, rustls};
 
-use crate::harness::{Client, PATIENCE, RouterProcess, counts, eventually, gateway_config};
+use crate::harness::{Client, PATIENCE, RouterProcess, counts, eventually, eventually_so, gateway_config};
 
 /// A gateway with its router, and where its certificate lies.
 pub(crate) struct Secure {
@@ -54,6 +54,15 @@ impl Secure {
 
     pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
         connect(self.tcp().await, &self.cert, &[b"http/1.1"], rustls::DEFAULT_VERSIONS).await.expect("secure")
+    }
+
+    /// Waits until a client that trusts this certificate alone is served.
+    pub(crate) async fn shows(&self, cert: &CertificateDer<'static>) {
+        let is_shown = async || {
+            let tcp = TcpStream::connect(self.gateway.local_addr()).await.expect("connects");
+            connect(tcp, cert, &[], rustls::DEFAULT_VERSIONS).await.is_ok()
+        };
+        eventually_so("the certificate is used", is_shown).await;
     }
 
     pub(crate) async fn websocket(&self) -> Client<TlsStream<TcpStream>> {
@@ -134,13 +143,15 @@ pub(crate) async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) ->
     read_to(stream, text, |read| read.contains(text)).await
 }
 
-/// Reads the first state of a stream that follows `a`.
+/// Reads the head and the first state of a stream that follows `a`.
 pub(crate) async fn read_fresh(stream: &mut TlsStream<TcpStream>) {
     let is_fresh = |read: &str| {
         let fresh = read.split("\"fresh\":[").nth(1).and_then(|rest| rest.split(']').next());
         fresh.is_some_and(|fresh| fresh.contains("\"a\""))
     };
-    read_to(stream, "the first state", is_fresh).await;
+    let read = read_to(stream, "the first state", is_fresh).await;
+    let (head, _) = read.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(head.matches("\r\ndate: ").count(), 1, "{head}");
 }
 
 async fn read_to(stream: &mut TlsStream<TcpStream>, what: &str, is_there: impl Fn(&str) -> bool) -> String {

@@ -12,7 +12,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Response;
 use tidegate_vocab::limits;
 
-use super::send_answer;
+use super::request::send_answer;
 
 /// See the module.
 #[derive(Debug)]
