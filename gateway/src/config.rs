@@ -119,7 +119,7 @@ impl SlowConfig {
 /// How many may come, and what all together may use.
 #[derive(Debug, Clone, Default)]
 pub struct AdmissionConfig {
-    /// Sockets accepted a second by the whole node; more wait in the listen queue. 0 for no limit.
+    /// Sockets accepted a second by each shard; more wait in the listen queue. 0 for no limit.
     pub accept_rate: u32,
     /// Open sockets of one address (of an IPv6 /64). 0 for no limit.
     pub address_limit: u32,

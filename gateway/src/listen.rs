@@ -50,7 +50,7 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 /// Accepts until told to stop; each socket starts as HTTP.
 pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener, mut accepting: watch::Receiver<bool>) {
-    let rate = f64::from(shard.shared.config.admission.accept_rate) / shard.shared.config.shards as f64;
+    let rate = f64::from(shard.shared.config.admission.accept_rate);
     let mut pace = Pace::new(rate, Instant::now());
     let mut is_failing = false;
     loop {

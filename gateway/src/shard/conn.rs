@@ -139,10 +139,13 @@ impl Conn {
         self.wake();
     }
 
-    /// Adds to what waits.
+    /// Adds to what waits. The task of a connection for which something waits already is waiting for its socket.
     pub(super) fn keep(&mut self, bytes: Bytes, tag: Tag, tick: u32, begun: bool) {
+        let is_first = self.outbox.is_none();
         self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick))).push(bytes, tick, tag, begun);
-        self.wake();
+        if is_first {
+            self.wake();
+        }
     }
 
     /// Writes from the outbox until it is empty or the socket is full; returns how many bytes went.

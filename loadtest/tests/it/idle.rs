@@ -10,8 +10,8 @@ use tidegate_loadtest::{Tls, Transport, open_all, open_all_http2, publish_latenc
 use crate::dev::{Dev, alone};
 
 const CONNECTIONS: usize = 5_000;
-/// The gate of this stage; the design's budget is 1 KiB.
-const BYTES_EACH_LIMIT: u64 = 1_536;
+/// The design's budget (DESIGN, section 8), here of the whole `dev` process.
+const BYTES_EACH_LIMIT: u64 = 1_024;
 /// With its share of a socket and of TLS, 100 to a socket: 2,155 to 2,279 when this was written.
 const BYTES_EACH_HTTP2_LIMIT: u64 = 2_816;
 
@@ -47,7 +47,7 @@ async fn check(transport: Transport) {
 /// Streams of HTTP/2, 100 to a socket: each with its share of that socket and of TLS.
 #[tokio::test]
 async fn five_thousand_idle_event_streams_over_http2() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let dev = Dev::start_with(&["--tls"]);
     let tls = Tls::new(None, true).expect("TLS");
     let open = async |count| {
