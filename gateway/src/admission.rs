@@ -101,8 +101,8 @@ fn key_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The part of a second whose worth of sockets may come at once.
-const BURST_SHARE: f64 = 50.0;
+/// Sockets of so many seconds may come at once.
+const BURST_SECONDS: f64 = 0.02;
 
 /// The pace of accepting: a token bucket.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Pace {
     }
 
     fn burst(rate: f64) -> f64 {
-        (rate / BURST_SHARE).max(1.0)
+        (rate * BURST_SECONDS).max(1.0)
     }
 
     /// Takes a token, or says how long to wait for one.

@@ -148,7 +148,7 @@ impl Metrics {
             )?,
             accept_waits: IntCounter::new(
                 "tidegate_gateway_accept_waits_total",
-                "Times that accepting paused because more sockets came than limits.accept_rate.",
+                "Times that accepting paused for limits.accept_rate, whether or not a socket waited.",
             )?,
             overload_rung: gauges(
                 "overload_rung",

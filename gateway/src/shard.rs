@@ -108,6 +108,8 @@ pub(crate) struct State {
     /// Connections whose opening may be over.
     settling: Vec<(ConnIdx, u32)>,
     commands: VecDeque<NodeCommand>,
+    /// What connections have said that waits for the log, by place and generation.
+    talking: Map<(ConnIdx, u32), VecDeque<upstream::Said>>,
     to_node: mpsc::Sender<Vec<NodeCommand>>,
     drain: Option<Drain>,
     /// How many revocations have been applied here.
@@ -158,6 +160,7 @@ impl Shard {
                 read_buffer: vec![0; READ_BUFFER_BYTES],
                 settling: Vec::new(),
                 commands: VecDeque::new(),
+                talking: Map::default(),
                 to_node,
                 drain: None,
                 revocations_applied: 0,
@@ -189,7 +192,7 @@ impl Shard {
         let mut draining = self.draining.clone();
         let mut held = None;
         loop {
-            let tick = self.state.borrow_mut().next_tick();
+            let tick = self.state.borrow_mut().next_tick(held.is_some());
             let due = self.shared.clock.begin_of(tick).into();
             if sleep.deadline() != due {
                 sleep.as_mut().reset(due);

@@ -34,7 +34,7 @@ use router_part::{RouterPart, dialer};
 use shutdown::Shutdown;
 
 /// Between two looks at the roles of a process that is not ready, and of one that is.
-const LOOK_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+const LOOK_INTERVALS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(500)];
 
 /// Why a process did not start, and what to do about it.
 #[derive(Debug, thiserror::Error)]

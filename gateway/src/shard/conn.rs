@@ -139,7 +139,8 @@ impl Conn {
         self.wake();
     }
 
-    /// Adds to what waits. The task of a connection for which something waits already is waiting for its socket.
+    /// Adds to what waits. The task of a connection for which something waits already has been woken, and then waits for its
+    /// socket until nothing does.
     pub(super) fn keep(&mut self, bytes: Bytes, tag: Tag, tick: u32, begun: bool) {
         let is_first = self.outbox.is_none();
         self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick))).push(bytes, tick, tag, begun);

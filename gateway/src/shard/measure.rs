@@ -115,6 +115,13 @@ impl FanOut {
         self.shard.state.borrow_mut().deliver(batch.0);
     }
 
+    /// For tests of what else the shard does.
+    #[cfg(test)]
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&mut super::State) -> T) -> T {
+        let _context = self.runtime.enter();
+        look(&mut self.shard.state.borrow_mut())
+    }
+
     /// Reads what the clients were sent; says how many bytes that was.
     ///
     /// # Errors

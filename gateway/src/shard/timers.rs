@@ -25,12 +25,12 @@ const PING_EARLY_SHARE: u32 = 8;
 const SHED_AGE_MS: u64 = 1_000;
 
 impl State {
-    /// The tick to sleep to: the next one while something settles, drains or waits for room, else the wheel's next entry.
-    /// Who comes to need an earlier one meanwhile says so to [`State::wake_by`].
-    pub(super) fn next_tick(&mut self) -> u32 {
-        let now = self.tick_now();
-        let is_busy = !self.settling.is_empty() || !self.commands.is_empty() || self.drain.is_some();
-        let latest = now + if is_busy { 1 } else { CALM_TICKS };
+    /// The tick to sleep to: the next one while something settles, drains, waits for room or is `held`, else the wheel's next
+    /// entry. Who comes to need an earlier one meanwhile says so to [`State::wake_by`]. Counted from the last tick there was, so
+    /// that it stays where it is however often the shard wakes before it.
+    pub(super) fn next_tick(&mut self, held: bool) -> u32 {
+        let is_busy = held || !self.settling.is_empty() || !self.commands.is_empty() || self.drain.is_some();
+        let latest = self.wheel.now() + if is_busy { 1 } else { CALM_TICKS };
         self.wakes_at = self.wheel.first_due(latest).unwrap_or(latest);
         self.wakes_at
     }
@@ -83,8 +83,8 @@ impl State {
         if conn.phase == Phase::Closing || (is_set && conn.due_tick <= tick) {
             return;
         }
-        conn.due_tick = self.wheel.set(idx, conn.generation, tick);
-        let due = conn.due_tick;
+        let due = self.wheel.set(idx, conn.generation, tick);
+        conn.due_tick = due;
         self.wake_by(due);
     }
 
@@ -246,9 +246,9 @@ impl State {
         };
         self.shared.metrics.closed.with_label_values(&[conn.transport().as_str(), reason]).inc();
         conn.phase = Phase::Closing;
-        conn.due_tick = self.wheel.set(idx, conn.generation, now + ticks(CLOSING_MS));
+        let due = self.wheel.set(idx, conn.generation, now + ticks(CLOSING_MS));
+        conn.due_tick = due;
         conn.wake();
-        let due = conn.due_tick;
         self.wake_by(due);
     }
 
@@ -291,5 +291,46 @@ impl State {
                 &Problem::new(ErrorKind::Draining, "the node is being drained").retry_after_ms(retry_ms),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::shard::measure::FanOut;
+
+    #[test]
+    fn a_tick_stays_where_it_is_however_often_the_shard_wakes_before() {
+        FanOut::open(1, 1).expect("sockets").with_state(|state| {
+            state.tick();
+            let (now, first) = (state.tick_now(), state.next_tick(false));
+            while state.tick_now() == now {
+                std::thread::yield_now();
+            }
+            assert_eq!(state.next_tick(false), first);
+            assert!(first <= now + CALM_TICKS);
+            assert_eq!(state.next_tick(true), state.wheel.now() + 1, "what is held back is looked at soon");
+        });
+    }
+
+    #[test]
+    fn who_needs_an_earlier_tick_wakes_the_shard() {
+        FanOut::open(1, 1).expect("sockets").with_state(|state| {
+            state.tick();
+            let nudge = Rc::clone(&state.nudge);
+            let _ = nudge.notified().now_or_never(); // Of its opening.
+            state.wakes_at = u32::MAX;
+            let (idx, _) = state.conns.iter().next().expect("a connection");
+            state.arm(idx as ConnIdx, 1);
+            let due = state.conns[idx].due_tick;
+            assert_eq!(state.wakes_at, due);
+            assert!(nudge.notified().now_or_never().is_some(), "it is told");
+            state.arm(idx as ConnIdx, 10);
+            assert_eq!((state.wakes_at, nudge.notified().now_or_never()), (due, None), "a later one is not");
+        });
     }
 }

@@ -1,16 +1,43 @@
 //! What a client says on its WebSocket goes to the log; the ack comes back once it is there.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tidegate_link::UpstreamMessage;
+
+use tidegate_link::{BoxFuture, UpstreamMessage};
 use tidegate_vocab::{Channel, ErrorKind, Payload, Position, Problem, limits};
 use tidegate_wire::object;
 use tidegate_wire::ws;
 
 use super::table::ConnIdx;
-use super::{NO_SET, State};
+use super::{NO_SET, Shard, State};
 use crate::message::{self, ClientMessage, Refusal};
+
+/// A message that waits for the log.
+pub(super) struct Said {
+    seq: u64,
+    reference: Option<String>,
+    appended: BoxFuture<'static, Result<Position, Problem>>,
+}
+
+/// Tells a connection what became of its messages, in the order in which it said them, until none waits.
+async fn answer(shard: Rc<Shard>, idx: ConnIdx, generation: u32) {
+    loop {
+        let next = {
+            let talking = &mut shard.state.borrow_mut().talking;
+            let next = talking.get_mut(&(idx, generation)).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                talking.remove(&(idx, generation));
+            }
+            next
+        };
+        let Some(Said { seq, reference, appended }) = next else { return };
+        let result = appended.await;
+        shard.state.borrow_mut().message_done(idx, generation, seq, reference.as_deref(), result);
+    }
+}
 
 impl State {
     /// A text frame is a message object; a binary frame is the data itself.
@@ -96,12 +123,14 @@ impl State {
             seq,
             trace_parent: None,
         };
-        let appended = shared.upstream.send(message);
-        tokio::task::spawn_local(async move {
-            let result = appended.await;
-            let shard = Rc::clone(&shard);
-            shard.state.borrow_mut().message_done(idx, generation, seq, reference.as_deref(), result);
-        });
+        let said = Said { seq, reference, appended: shared.upstream.send(message) };
+        match self.talking.entry((idx, generation)) {
+            Entry::Occupied(mut waiting) => waiting.get_mut().push_back(said),
+            Entry::Vacant(nothing) => {
+                nothing.insert(VecDeque::from([said]));
+                tokio::task::spawn_local(answer(shard, idx, generation));
+            }
+        }
     }
 
     fn message_done(

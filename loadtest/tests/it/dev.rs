@@ -26,8 +26,9 @@ pub(crate) async fn beside_others() -> RwLockReadGuard<'static, ()> {
 /// Looks again until it is so.
 pub(crate) async fn eventually(what: &str, within: Duration, mut condition: impl FnMut() -> bool) {
     let looking = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            looks.tick().await;
         }
     };
     tokio::time::timeout(within, looking).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"));

@@ -127,8 +127,9 @@ settings! {
         /// (`conflate`), or the oldest go (`drop_oldest`); a `gap` tells of what went. A namespace may differ: see
         /// `[namespaces.<name>]`. Events for one user, and for all, always disconnect.
         slow_consumers: SlowPolicy = r#""disconnect""#;
-        /// Sockets accepted a second by each shard, of which there is one for each core: whoever is connected already should
-        /// hardly notice that everybody else comes back at once. More wait in the listen queue. 0 for no limit.
+        /// Sockets accepted a second by each of `server.shards`: whoever is connected already should hardly notice that everybody
+        /// else comes back at once. More wait in the listen queue. A proxy that opens a connection for each request needs more;
+        /// TLS handshakes cost more. 0 for no limit.
         accept_rate: u32 = "500";
         /// Open sockets of one address, or of one IPv6 /64; 0 for no limit. Behind a proxy that address is the proxy's.
         connections_per_address: u32 = "0";
