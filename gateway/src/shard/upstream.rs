@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use bytes::Bytes;
-
 use tidegate_link::{BoxFuture, UpstreamMessage};
 use tidegate_vocab::{Channel, ErrorKind, Payload, Position, Problem, limits};
 use tidegate_wire::object;
