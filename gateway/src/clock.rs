@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of one tick of a shard's wheel.
-pub(crate) const TICK_MS: u64 = 50;
+const TICK_MS: u64 = 50;
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {

@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::clock::unix_ms;
 
-thread_local!(static WRITTEN: RefCell<Written> = const { RefCell::new(Written { second: 0, value: HeaderValue::from_static("") }) });
+thread_local!(static WRITTEN: RefCell<Written> = const { RefCell::new(Written::NOTHING) });
 
 /// The value for an answer that is made now.
 pub(crate) fn date() -> HeaderValue {
@@ -24,6 +24,8 @@ struct Written {
 }
 
 impl Written {
+    const NOTHING: Self = Self { second: 0, value: HeaderValue::from_static("") };
+
     fn at(&mut self, second: u64) -> HeaderValue {
         if self.second != second {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
@@ -41,7 +43,7 @@ mod tests {
 
     #[test]
     fn it_is_written_once_a_second() {
-        let mut written = Written { second: 0, value: HeaderValue::from_static("") };
+        let mut written = Written::NOTHING;
         let first = written.at(784_111_777);
         assert_eq!(first, "Sun, 06 Nov 1994 08:49:37 GMT", "the standard's own example");
         assert_eq!(written.at(784_111_777).as_bytes().as_ptr(), first.as_bytes().as_ptr(), "the same bytes");

@@ -135,18 +135,20 @@ impl Conn {
 
     /// Nothing of ours waits, but the socket's own: an empty outbox stands for it, so that the task sends it on.
     fn keep_unsent(&mut self, tick: u32) {
-        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick)));
-        self.wake();
+        self.outbox(tick);
     }
 
-    /// Adds to what waits. The task of a connection for which something waits already has been woken, and then waits for its
-    /// socket until nothing does.
+    /// Adds to what waits.
     pub(super) fn keep(&mut self, bytes: Bytes, tag: Tag, tick: u32, begun: bool) {
-        let is_first = self.outbox.is_none();
-        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick))).push(bytes, tick, tag, begun);
-        if is_first {
+        self.outbox(tick).push(bytes, tick, tag, begun);
+    }
+
+    /// What waits. Where nothing did, the task is woken: from then until the outbox is gone it waits for the socket.
+    fn outbox(&mut self, tick: u32) -> &mut Outbox {
+        if self.outbox.is_none() {
             self.wake();
         }
+        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(tick)))
     }
 
     /// Writes from the outbox until it is empty or the socket is full; returns how many bytes went.

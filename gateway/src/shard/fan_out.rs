@@ -101,14 +101,14 @@ impl State {
             tick: self.tick_now(),
         };
         let mut written = 0;
-        let mut next = [0; FETCHED_AT_ONCE];
+        let mut copied = [0; FETCHED_AT_ONCE];
         let len = self.table.set(set).members().len();
         for from in (0..len).step_by(FETCHED_AT_ONCE) {
             let members = &self.table.set(set).members()[from..len.min(from + FETCHED_AT_ONCE)];
-            let next = &mut next[..members.len()];
-            next.copy_from_slice(members);
-            self.fetch(next);
-            for idx in next {
+            let batch = &mut copied[..members.len()];
+            batch.copy_from_slice(members);
+            self.fetch(batch);
+            for idx in batch {
                 let conn = &self.conns[*idx as usize];
                 count[conn.transport() as usize] += 1;
                 match conn.mode {

@@ -7,7 +7,7 @@ use tidegate_loadtest::run::{RunOptions, RunReport, Servers, html, run};
 use tidegate_loadtest::scenario::Scenario;
 use tidegate_loadtest::transports::{self, TransportsOptions};
 
-use crate::dev::{Dev, beside_others};
+use crate::dev::{Dev, alone};
 
 const SCENARIO: &str = r#"
 about = "a little of everything"
@@ -50,7 +50,7 @@ const EVENTS: u64 = 80;
 const OWED: u64 = EVENTS / 4 * 2 * 8;
 
 async fn outcome(text: &str, planted_drop: Option<u64>) -> RunReport {
-    let _counts = beside_others().await;
+    let _alone = alone().await;
     let dev = Dev::start();
     let options = RunOptions {
         name: "test".to_owned(),
@@ -108,7 +108,7 @@ async fn who_is_dropped_comes_back_and_has_missed_nothing() {
 
 #[tokio::test]
 async fn transports_are_measured_one_after_the_other() {
-    let _counts = beside_others().await;
+    let _alone = alone().await;
     let dev = Dev::start();
     let options = TransportsOptions {
         connections: 5,
