@@ -26,6 +26,7 @@ use system::Nchan;
 
 pub use crate::histogram::Quantiles;
 pub use html::html;
+pub(crate) use html::plots;
 pub use report::{Gate, Report};
 pub use system::System;
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::connection::{Connection, Transport};
 
-pub use cluster::{KafkaOptions, Report, beside_kafka};
+pub use cluster::{Gate, KafkaOptions, Report, beside_kafka};
 
 /// Sorted latencies.
 #[derive(Debug, Clone, Default)]

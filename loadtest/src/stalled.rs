@@ -54,6 +54,24 @@ pub struct StalledOptions {
     pub gateway: Option<String>,
 }
 
+impl Default for StalledOptions {
+    fn default() -> Self {
+        Self {
+            readers: 1_000,
+            namespace: "stalled".to_owned(),
+            own: false,
+            busy_rate: 20.0,
+            busy_bytes: 4_096,
+            outbox_bytes: 1 << 20,
+            receivers: 10,
+            rate: 200.0,
+            seconds: 20.0,
+            pairs: 5,
+            gateway: None,
+        }
+    }
+}
+
 /// Measures in turn. Calls `progress` with lines that end (they last) and lines that do not.
 ///
 /// # Errors

@@ -62,6 +62,22 @@ pub struct StormOptions {
     pub planted: Option<Planted>,
 }
 
+impl Default for StormOptions {
+    fn default() -> Self {
+        Self {
+            clients: 5_000,
+            channels: 100,
+            missed: 5,
+            receivers: 20,
+            rate: 200.0,
+            quiet_seconds: 5.0,
+            pairs: 5,
+            patience: Duration::from_secs(30),
+            planted: None,
+        }
+    }
+}
+
 /// What a client may do wrong, to be noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {

@@ -32,6 +32,8 @@ pub(crate) const PARTITION: PartitionId = PartitionId { topic: Topic::Presence, 
 #[derive(Default)]
 pub(crate) struct PresenceTopic {
     tail: Mutex<Weak<Tail>>,
+    /// Of the streams to members: whoever holds it appends.
+    turns: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl PresenceTopic {

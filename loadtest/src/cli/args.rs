@@ -76,6 +76,16 @@ pub(super) fn this_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("which program this is")
 }
 
+/// The script of the repository that this directory or this program lies in.
+pub(super) fn node_script() -> anyhow::Result<PathBuf> {
+    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
+    let above = starts.iter().flatten().flat_map(|start| start.ancestors());
+    above
+        .map(|directory| directory.join("deploy/local/node"))
+        .find(|script| script.is_file())
+        .context("deploy/local/node was not found from here: pass --node-script")
+}
+
 /// A gate that was asked for and missed is a failure.
 pub(super) fn exit_code(gate: bool, passed: bool) -> ExitCode {
     if gate && !passed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

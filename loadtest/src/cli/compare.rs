@@ -10,9 +10,10 @@ use clap::{Args, ValueEnum};
 use tidegate_loadtest::clock::now_us;
 use tidegate_loadtest::compare::{self, CompareOptions, Scenario};
 use tidegate_loadtest::floor::FloorOptions;
-use tidegate_loadtest::verify::Cluster;
+use tidegate_loadtest::gates::{self, GatesOptions, gates};
+use tidegate_loadtest::verify::{Cluster, NodeScript};
 
-use super::args::{ReportArgs, between, exit_code, this_program};
+use super::args::{ReportArgs, between, exit_code, node_script, this_program};
 use super::output::show;
 
 /// What a delivery costs: a gateway beside a bare loop of write(), and beside nchan
@@ -32,6 +33,10 @@ use super::output::show;
 /// The gate: deliveries per CPU-second at least 0.95 times the floor's, and above it when saturated (median of the pairs'
 /// ratios), and nothing lost or twice.
 ///
+/// With --all-gates: every gate that a cluster can be held to, one after the other, each as its own command measures it by
+/// default (idle, polls, the three scenarios, idle --minute, latency, storm, stalled), and one table of how they stand. Memory is read on a
+/// gateway that is started anew for each row. 30 minutes; 18 with --seconds 10. Exit code 1 also when one cannot be measured.
+///
 /// Examples:
 ///
 ///   deploy/local/up --dir /tmp/tide
@@ -39,6 +44,10 @@ use super::output::show;
 ///   loadtest compare --cluster /tmp/tide/cluster.json
 ///
 ///   loadtest compare --cluster /tmp/tide/cluster.json --scenario saturated --gate --html /tmp/tide/saturated.html
+///
+///   deploy/local/up --dir /tmp/gates --gateways 2 --gateway-shards 1      a shard for each of two cores
+///
+///   loadtest compare --cluster /tmp/gates/cluster.json --all-gates --html /tmp/gates/gates.html
 ///
 ///   loadtest compare --sockets 1000 --pairs 1 --seconds 5      without a cluster: what this machine can do at all
 #[derive(Debug, Args)]
@@ -86,6 +95,16 @@ pub(super) struct CompareArgs {
     /// Exit code 1 when the gate is missed.
     #[arg(long, requires = "cluster")]
     gate: bool,
+    /// Measure every gate, not only that of a delivery.
+    #[arg(
+        long,
+        requires = "cluster",
+        conflicts_with_all = ["scenario", "rate", "warm_up", "bytes", "floor_bytes", "in_flight", "receiver_threads", "gateway"]
+    )]
+    all_gates: bool,
+    /// The script that starts gateways anew [default: deploy/local/node of the repository around this directory or program].
+    #[arg(long, value_name = "FILE", requires = "all_gates")]
+    node_script: Option<PathBuf>,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -145,6 +164,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let cluster = args.cluster.as_deref().map(Cluster::read).transpose()?;
+    if let (true, Some(cluster)) = (args.all_gates, &cluster) {
+        return all_gates(args, cluster).await;
+    }
     let options = CompareOptions {
         scenario: args.scenario,
         sockets: args.sockets as usize,
@@ -164,6 +186,22 @@ pub(super) async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     println!("{report}");
     args.report.write(&report, compare::html)?;
     Ok(exit_code(args.gate, report.gate.is_some_and(|gate| gate.passed)))
+}
+
+async fn all_gates(args: CompareArgs, cluster: &Cluster) -> anyhow::Result<ExitCode> {
+    let options = GatesOptions {
+        sockets: args.sockets as usize,
+        seconds: args.seconds,
+        pairs: args.pairs.into(),
+        with_nchan: !args.without_nchan,
+        loadtest: this_program()?,
+    };
+    let script = args.node_script.map_or_else(node_script, Ok)?;
+    let faults = NodeScript { script, dir: cluster.dir.clone() };
+    let report = gates(&options, cluster, &faults, show).await?;
+    println!("{report}");
+    args.report.write(&report, gates::html)?;
+    Ok(exit_code(args.gate || !report.is_whole(), report.passed()))
 }
 
 pub(super) fn floor(args: &FloorArgs) -> anyhow::Result<ExitCode> {

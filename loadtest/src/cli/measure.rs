@@ -1,7 +1,6 @@
 //! `loadtest idle` and `loadtest latency`.
 
 use std::any::Any;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,8 +13,8 @@ use tidegate_loadtest::idle::{IdleOptions, idle_minute};
 use tidegate_loadtest::latency::{KafkaOptions, beside_kafka};
 use tidegate_loadtest::verify::Cluster;
 use tidegate_loadtest::{
-    Memory, Tls, Transport, make_room, open_all, open_all_http2, open_all_tls, publish_latency,
-    settled_memory,
+    Following, Memory, Resident, Tls, Transport, make_room, open_all, open_all_http2, open_all_tls,
+    publish_latency,
 };
 
 use super::args::{JsonArgs, exit_code, this_program};
@@ -113,28 +112,9 @@ pub(super) struct IdleArgs {
 }
 
 impl IdleArgs {
-    /// What the connection of this number asks for.
-    fn query(&self, number: usize) -> String {
-        let who = if self.own { format!("{number}") } else { "shared".to_owned() };
-        let mut query = format!("channel=load:idle-{who}");
-        for further in 1..=self.channels {
-            let _ = match self.of {
-                Some(of) => write!(query, "&channel=load:idle-of-{}", self.one_of(number, further, of)),
-                None => write!(query, "&channel=load:idle-{who}-{further}"),
-            };
-        }
-        if self.own {
-            let _ = write!(query, "&user=load-{number}");
-        }
-        query
-    }
-
-    /// Which of the shared channels is this connection's `further`th: none twice, and no two connections have the same
-    /// handful while there are others.
-    fn one_of(&self, number: usize, further: u16, of: u16) -> usize {
-        let of = usize::from(of);
-        let step = 1 + number / of % (of / usize::from(self.channels));
-        (number + usize::from(further) * step) % of
+    /// What each asks for.
+    fn following(&self) -> Following {
+        Following { own: self.own, further: self.channels, of: self.of }
     }
 
     /// On what they are, for the result.
@@ -148,7 +128,7 @@ impl IdleArgs {
 
     /// Opens so many; dropped, they are closed.
     async fn open(&self, public: SocketAddr, count: usize) -> anyhow::Result<Box<dyn Any>> {
-        let query = |number| self.query(number);
+        let query = |number| self.following().query(number);
         let progress = |opened| eprintln!("{opened} of {count} open");
         if self.http2 {
             let tls = Tls::new(self.tls_ca.as_deref(), true)?;
@@ -293,25 +273,16 @@ pub(super) async fn idle(args: IdleArgs) -> anyhow::Result<ExitCode> {
     }
     let (connections, transport) = (args.connections, args.transport);
     make_room(connections)?;
-    drop(args.open(public, connections.min(500)).await?); // Warms what is there once.
-    let before: Memory = settled_memory(pid, Duration::from_secs(30)).await?;
-    let opened = args.open(public, connections).await?;
-    let after = settled_memory(pid, Duration::from_secs(30)).await?;
-    let each = after.0.saturating_sub(before.0) / connections as u64;
-    let channels = args.channels + 1;
-    let kind = match args.of {
-        _ if args.own => "own user, own".to_owned(),
-        Some(of) => format!("shared, further ones of {of},"),
-        None => "shared".to_owned(),
-    };
+    let resident = Resident::measure(pid, connections, async |count| args.open(public, count).await).await?;
+    let (before, each) = (resident.before, resident.bytes_each());
     println!(
-        "{connections} {transport:?} connections{} ({kind} channels: {channels}): {each} bytes of user memory each \
-         ({} -> {})",
+        "{connections} {transport:?} connections{} ({}): {each} bytes of user memory each ({} -> {})",
         args.carrier(),
+        args.following().title(),
         before.0,
-        after.0
+        resident.after.0
     );
-    drop(opened);
+    drop(resident);
     if let Some(seconds) = args.leave {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         let stays = Memory::of(pid)?.0.saturating_sub(before.0);
@@ -340,40 +311,4 @@ async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Resu
     println!("{report}");
     args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Only {
-        #[command(flatten)]
-        idle: IdleArgs,
-    }
-
-    #[test]
-    fn an_own_connection_has_a_user_and_channels_that_no_other_has() {
-        let idle = |line: &str| Only::parse_from(line.split(' ')).idle;
-        assert_eq!(idle("idle --pid 1").query(7), "channel=load:idle-shared");
-        assert_eq!(
-            idle("idle --pid 1 --own --channels 2").query(7),
-            "channel=load:idle-7&channel=load:idle-7-1&channel=load:idle-7-2&user=load-7"
-        );
-    }
-
-    #[test]
-    fn of_shared_channels_each_connection_has_another_handful() {
-        let line = "idle --pid 1 --channels 16 --of 200";
-        let idle = Only::parse_from(line.split(' ')).idle;
-        let handfuls: BTreeSet<BTreeSet<usize>> = (0..2_000)
-            .map(|number| (1..=16).map(|further| idle.one_of(number, further, 200)).collect())
-            .collect();
-        assert!(handfuls.iter().all(|handful| handful.len() == 16 && handful.iter().all(|one| *one < 200)));
-        assert!(handfuls.len() > 1_900, "{} different ones", handfuls.len());
-    }
 }

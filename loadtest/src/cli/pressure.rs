@@ -197,40 +197,74 @@ pub(super) async fn saturation(args: SaturationArgs) -> anyhow::Result<ExitCode>
     Ok(exit_code(true, report.rate.is_some()))
 }
 
+impl StormArgs {
+    fn options(&self) -> StormOptions {
+        StormOptions {
+            clients: self.clients as usize,
+            channels: self.channels.into(),
+            missed: self.missed,
+            receivers: self.receivers.into(),
+            rate: self.rate,
+            quiet_seconds: self.quiet_seconds,
+            pairs: self.pairs.into(),
+            patience: Duration::from_secs_f64(self.patience),
+            planted: None,
+        }
+    }
+}
+
+impl StalledArgs {
+    fn options(&self) -> StalledOptions {
+        StalledOptions {
+            readers: self.readers as usize,
+            namespace: self.namespace.clone(),
+            own: self.own,
+            busy_rate: self.busy_rate,
+            busy_bytes: self.busy_bytes as usize,
+            outbox_bytes: self.outbox_size,
+            receivers: self.receivers.into(),
+            rate: self.rate,
+            seconds: self.seconds,
+            pairs: self.pairs.into(),
+            gateway: self.gateway.clone(),
+        }
+    }
+}
+
 pub(super) async fn storm(args: StormArgs) -> anyhow::Result<ExitCode> {
-    let options = StormOptions {
-        clients: args.clients as usize,
-        channels: args.channels.into(),
-        missed: args.missed,
-        receivers: args.receivers.into(),
-        rate: args.rate,
-        quiet_seconds: args.quiet_seconds,
-        pairs: args.pairs.into(),
-        patience: Duration::from_secs_f64(args.patience),
-        planted: None,
-    };
-    let report = storm::storm(&options, &Cluster::read(&args.cluster)?, show).await?;
+    let report = storm::storm(&args.options(), &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");
     args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
 }
 
 pub(super) async fn stalled(args: StalledArgs) -> anyhow::Result<ExitCode> {
-    let options = StalledOptions {
-        readers: args.readers as usize,
-        namespace: args.namespace,
-        own: args.own,
-        busy_rate: args.busy_rate,
-        busy_bytes: args.busy_bytes as usize,
-        outbox_bytes: args.outbox_size,
-        receivers: args.receivers.into(),
-        rate: args.rate,
-        seconds: args.seconds,
-        pairs: args.pairs.into(),
-        gateway: args.gateway,
-    };
-    let report = stalled::stalled(&options, &Cluster::read(&args.cluster)?, show).await?;
+    let report = stalled::stalled(&args.options(), &Cluster::read(&args.cluster)?, show).await?;
     println!("{report}");
     args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    enum Only {
+        Storm(StormArgs),
+        Stalled(StalledArgs),
+    }
+
+    /// `compare --all-gates` measures with the defaults of the options, and says that these are those of the commands.
+    #[test]
+    fn what_is_not_said_is_as_the_options_have_it_by_default() {
+        let Only::Storm(storm) = Only::parse_from(["only", "storm", "--cluster", "x"]) else { panic!() };
+        assert_eq!(format!("{:?}", storm.options()), format!("{:?}", StormOptions::default()));
+        let Only::Stalled(stalled) = Only::parse_from(["only", "stalled", "--cluster", "x"]) else {
+            panic!()
+        };
+        assert_eq!(format!("{:?}", stalled.options()), format!("{:?}", StalledOptions::default()));
+    }
 }

@@ -11,7 +11,7 @@ use tidegate_loadtest::verify::{
     Cluster, NodeScript, PlannedRestart, VerifyOptions, judge_directory, verify as run,
 };
 
-use super::args::write_to;
+use super::args::{node_script, write_to};
 
 /// Kills gateways and routers under load and says whether any client missed anything
 ///
@@ -118,14 +118,4 @@ fn conclude(history: &Path, verdict: &Verdict) -> anyhow::Result<ExitCode> {
     write_to(&path, &serde_json::to_vec_pretty(verdict)?)?;
     println!("{verdict}\n\n  {}", path.display());
     Ok(if verdict.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The script of the repository that this directory or this program lies in.
-fn node_script() -> anyhow::Result<PathBuf> {
-    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    let above = starts.iter().flatten().flat_map(|start| start.ancestors());
-    above
-        .map(|directory| directory.join("deploy/local/node"))
-        .find(|script| script.is_file())
-        .context("deploy/local/node was not found from here: pass --node-script")
 }

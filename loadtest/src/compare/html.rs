@@ -27,17 +27,20 @@ pub fn html(report: &Report) -> String {
     for ratio in &report.ratios {
         let _ = write!(page, "<li>{}</li>", escape(&ratio.to_string()));
     }
-    page.push_str("</ul>\n<h2>Latency</h2>\n");
-    page.push_str(
-        "<p>From when an event was meant to be sent until a receiver had read it, all pairs.</p>\n",
-    );
-    page.push_str(&latency_plot(report));
-    page.push_str(
-        "<h2>Throughput</h2>\n<p>Deliveries a second since the first event was due, mean of the pairs.</p>\n",
-    );
-    page.push_str(&throughput_plot(report));
+    page.push_str("</ul>\n");
+    page.push_str(&plots(report));
     page.push_str("</html>\n");
     page
+}
+
+/// Latency and throughput.
+pub(crate) fn plots(report: &Report) -> String {
+    format!(
+        "<h3>Latency</h3>\n<p>From when an event was meant to be sent until a receiver had read it, all pairs.</p>\n{}\
+         <h3>Throughput</h3>\n<p>Deliveries a second since the first event was due, mean of the pairs.</p>\n{}",
+        latency_plot(report),
+        throughput_plot(report)
+    )
 }
 
 fn table(report: &Report) -> String {

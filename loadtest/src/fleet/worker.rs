@@ -1,7 +1,7 @@
 //! A worker: one thread, one epoll, thousands of connections, no runtime. It ends when its input does.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -21,10 +21,14 @@ use crate::files::make_room;
 /// One buffer that all sockets are read into.
 const BUFFER_BYTES: usize = 256 * 1_024;
 const EVENTS_AT_ONCE: usize = 1_024;
-/// Connections of a worker that open at the same time.
+/// Connections that open at the same time, of all workers together: where the machine takes longer, they open more slowly, and
+/// what is open already goes on being answered.
 const OPENING_LIMIT: u64 = 256;
-/// How long one that finds as many opening waits.
-const OPENING_PAUSE_US: u64 = 5_000;
+/// A worker may always open so many.
+const OPENING_LEAST: u64 = 4;
+/// Of more gateways, so many are filled before the next: what a gateway says to routers and registry of connections that come
+/// together it says at once, and 53 gateways with 11 a second each cost this machine three times as much as 6 with 100.
+const GATEWAYS_AT_ONCE: u64 = 8;
 const COUNTS_INTERVAL_US: u64 = 1_000_000;
 /// A connection that was refused or closed comes back after this long, and up to as much again.
 const RETURN_US: u64 = 500_000;
@@ -69,7 +73,10 @@ struct Worker {
     conns: Vec<Conn>,
     /// What a connection does next, and when: open, or ask again.
     due: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Those that were due to open, and when, and found as many opening as may be.
+    waiting: VecDeque<(u64, u32)>,
     opening: u64,
+    opening_limit: u64,
     source: u64,
     ports_each: u64,
     tell: Tell,
@@ -91,7 +98,9 @@ impl Worker {
             groups: Vec::new(),
             conns: Vec::new(),
             due: BinaryHeap::new(),
+            waiting: VecDeque::new(),
             opening: 0,
+            opening_limit: OPENING_LIMIT,
             source: 0,
             ports_each: u64::MAX,
             tell: Tell { measure, tallies: Vec::new(), counts: Counts::default(), hint: 0 },
@@ -148,21 +157,26 @@ impl Worker {
     /// Makes its part of the connections, each due when the rate says.
     fn open(&mut self, open: Open) -> anyhow::Result<()> {
         let Open { groups, part, parts, source, ports_each, rate } = open;
-        let (mut number_of_all, begin_us) = (0_u64, now_us());
+        let (mut number_of_all, mut order, begin_us) = (0_u64, Vec::new(), now_us());
         for (index, group) in groups.iter().enumerate() {
             for number in 0..group.connections {
                 if number_of_all % parts == part {
-                    let at_us = begin_us + (self.conns.len() as f64 * 1e6 / rate) as u64;
-                    self.due.push(Reverse((at_us, u32::try_from(self.conns.len())?)));
                     let number = group.first + number;
+                    let gateway = number % group.gateways.len().max(1) as u64;
+                    order.push((gateway / GATEWAYS_AT_ONCE, u32::try_from(self.conns.len())?));
                     self.conns.push(Conn::new(u16::try_from(index)?, number, group.transport));
                 }
                 number_of_all += 1;
             }
         }
+        order.sort_unstable();
+        for (place, (_, index)) in order.into_iter().enumerate() {
+            self.due.push(Reverse((begin_us + (place as f64 * 1e6 / rate) as u64, index)));
+        }
         make_room(self.conns.len())?;
         self.tell.tallies = vec![Tally::default(); groups.len()];
         (self.groups, self.source, self.ports_each) = (groups, source, ports_each);
+        self.opening_limit = (OPENING_LIMIT / parts.max(1)).max(OPENING_LEAST);
         Ok(())
     }
 
@@ -181,8 +195,6 @@ impl Worker {
     }
 
     fn what_is_due(&mut self) -> anyhow::Result<()> {
-        // What is put off meanwhile is not looked at again in this pass: on a busy machine a pass over many may take longer
-        // than they are put off, and pings would wait for its end in vain.
         let now = now_us();
         while let Some(Reverse((at_us, index))) = self.due.peek().copied() {
             if at_us > now {
@@ -191,14 +203,17 @@ impl Worker {
             self.due.pop();
             let index = index as usize;
             match self.conns[index].phase {
-                // What was due before it was dropped is not any more.
-                Phase::Closed if at_us < self.conns[index].began_us => {}
-                Phase::Closed if self.opening >= OPENING_LIMIT => {
-                    self.due.push(Reverse((now_us() + OPENING_PAUSE_US, index as u32)));
-                }
-                Phase::Closed => self.begin(index)?,
+                Phase::Closed => self.waiting.push_back((at_us, index as u32)),
                 Phase::Resting => self.ask(index),
                 Phase::Opening | Phase::Open => {}
+            }
+        }
+        while self.opening < self.opening_limit {
+            let Some((at_us, index)) = self.waiting.pop_front() else { break };
+            let conn = &self.conns[index as usize];
+            // What was due before it was dropped is not any more.
+            if conn.phase == Phase::Closed && at_us >= conn.began_us {
+                self.begin(index as usize)?;
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ use probe::Probe;
 use report::Round;
 use tidegate::Class;
 
-pub use report::Report;
+pub use report::{Gate, Report};
 
 /// What shall be measured.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +37,12 @@ pub struct KafkaOptions {
     pub rounds: usize,
     /// Bytes of an event's data.
     pub bytes: usize,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self { seconds: 20, rate: 500, receivers: 10, rounds: 3, bytes: 100 }
+    }
 }
 
 /// What a task measured, in no order.

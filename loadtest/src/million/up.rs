@@ -13,6 +13,11 @@ const FILES_MARGIN: u64 = 1_000;
 /// The most that `deploy/local/up` starts.
 const GATEWAYS_LIMIT: u64 = 99;
 
+/// How the cluster differs from that of `deploy/local/up`, where the environment says nothing else: both ends of every ping share
+/// this machine, so there are as few as may be; and channels have no presence, as everywhere but there.
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("TIDEGATE__LIMITS__PING_INTERVAL", "55s"), ("TIDEGATE__PRESENCE__CHANNELS", "false")];
+
 /// Ended, and all it wrote deleted, when dropped.
 #[derive(Debug)]
 pub struct Up {
@@ -47,7 +52,9 @@ impl Up {
     /// When the script fails.
     pub fn start(scripts: &Path, directory: &Path, gateways: u64) -> anyhow::Result<Self> {
         let up = scripts.join("up");
+        let said = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let status = Command::new(&up)
+            .envs(said)
             .arg("--dir")
             .arg(directory)
             .args(["--port-base", "0", "--gateway-shards", "1", "--gateways", &gateways.to_string()])

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_loadtest::fleet::{Channels, Follow};
 use tidegate_loadtest::idle::{IdleOptions, idle_minute};
-use tidegate_loadtest::{Tls, Transport, open_all, open_all_http2, publish_latency, settled_memory};
+use tidegate_loadtest::{Resident, Tls, Transport, open_all, open_all_http2, publish_latency};
 
 use crate::dev::{Dev, alone};
 
@@ -19,29 +19,19 @@ fn query(_: usize) -> String {
     "channel=load:idle".to_owned()
 }
 
-/// What each connection adds to the server's memory; `open` opens so many.
-async fn bytes_each<T>(dev: &Dev, what: &str, open: impl AsyncFn(usize) -> T) -> u64 {
-    drop(open(1_000).await); // Warm up.
-    let before = settled_memory(dev.pid(), Duration::from_secs(20)).await.expect("alive");
-    let opened = open(CONNECTIONS).await;
-    let after = settled_memory(dev.pid(), Duration::from_secs(20)).await.expect("alive");
-    drop(opened);
-    let each = after.0.saturating_sub(before.0) / CONNECTIONS as u64;
+/// Holds what each connection adds to the server's memory to its limit; `open` opens so many.
+async fn hold<T>(dev: &Dev, what: &str, limit: u64, open: impl AsyncFn(usize) -> anyhow::Result<T>) {
+    let each = Resident::measure(dev.pid(), CONNECTIONS, open).await.expect("all open").bytes_each();
     println!("memory: {each} bytes of user memory per idle {what} ({CONNECTIONS} on one channel)");
-    each
+    assert!(each <= limit, "{each} bytes each");
+    assert!(each >= 300, "{each} bytes each cannot be: the measure is broken");
 }
 
 async fn check(transport: Transport) {
     let _alone = alone().await;
     let dev = Dev::start();
-    let open = async |count| {
-        let opened = open_all(dev.public, transport, count, query, |_| ()).await.expect("all open");
-        assert_eq!(opened.len(), count);
-        opened
-    };
-    let each = bytes_each(&dev, &format!("{transport:?} connection"), open).await;
-    assert!(each <= BYTES_EACH_LIMIT, "{each} bytes each");
-    assert!(each >= 300, "{each} bytes each cannot be: the measure is broken");
+    let open = async |count| open_all(dev.public, transport, count, query, |_| ()).await;
+    hold(&dev, &format!("{transport:?} connection"), BYTES_EACH_LIMIT, open).await;
 }
 
 /// Streams of HTTP/2, 100 to a socket: each with its share of that socket and of TLS.
@@ -51,14 +41,11 @@ async fn five_thousand_idle_event_streams_over_http2() {
     let dev = Dev::start_with(&["--tls"]);
     let tls = Tls::new(None, true).expect("TLS");
     let open = async |count| {
-        let opened = open_all_http2(dev.public, &tls, 100, Transport::Sse, count, query).await;
-        let (sockets, streams) = opened.expect("all open");
+        let (sockets, streams) = open_all_http2(dev.public, &tls, 100, Transport::Sse, count, query).await?;
         assert_eq!((sockets.len(), streams.len()), (count / 100, count));
-        (sockets, streams)
+        Ok((sockets, streams))
     };
-    let each = bytes_each(&dev, "stream of HTTP/2", open).await;
-    assert!(each <= BYTES_EACH_HTTP2_LIMIT, "{each} bytes each");
-    assert!(each >= 300, "{each} bytes each cannot be: the measure is broken");
+    hold(&dev, "stream of HTTP/2", BYTES_EACH_HTTP2_LIMIT, open).await;
 }
 
 #[tokio::test]

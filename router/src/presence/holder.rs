@@ -55,6 +55,7 @@ impl Router {
                     let stream = MemberStream {
                         context: Arc::clone(&self.context),
                         tail: self.presence.tail(&self.context),
+                        turns: Arc::clone(&self.presence.turns),
                         member: member.id,
                         address: member.address.clone(),
                         key: members.key.clone(),

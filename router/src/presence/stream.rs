@@ -15,7 +15,7 @@ use tidegate_eventlog::{AppendError, Appended, LogRecord, ReadError};
 use tidegate_proto::registry::v1::{PresenceRequest, PresenceResponse, Transition};
 use tidegate_registry::{Key, MemberId, client};
 use tidegate_vocab::{Offset, limits};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -26,6 +26,9 @@ use crate::record::DeadReason;
 
 /// Between the end of a stream and the next.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A member's first word waits so long for further ones: a record that comes alone costs Kafka, every router that watches and every
+/// member as much as fifty do, and nobody's presence is known to the hundredth of a second.
+const GATHERING: Duration = Duration::from_millis(20);
 /// Time in which a member takes the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for HTTP/2 to take them.
@@ -35,6 +38,8 @@ const REQUESTS: usize = 2;
 pub(super) struct MemberStream {
     pub(super) context: Arc<Context>,
     pub(super) tail: Arc<Tail>,
+    /// Whoever holds it appends.
+    pub(super) turns: Arc<Mutex<()>>,
     pub(super) member: MemberId,
     pub(super) address: String,
     pub(super) key: Option<Key>,
@@ -79,8 +84,19 @@ struct Reading {
 struct Session<'a> {
     context: &'a Context,
     tail: &'a Arc<Tail>,
+    turns: &'a Arc<Mutex<()>>,
     reading: Option<Reading>,
+    /// Not appended yet.
+    said: Vec<Transition>,
     appending: FuturesOrdered<BoxFuture<'static, (&'static str, Result<Appended, AppendError>)>>,
+}
+
+/// Members append in turns, each all that it has said since its last: librdkafka spins on a core for as long as more than five
+/// records of a partition are in flight and further ones wait, and there is one partition.
+enum Turn {
+    Waiting(BoxFuture<'static, OwnedMutexGuard<()>>),
+    /// Until everything is in the log.
+    Taken(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
 }
 
 impl MemberStream {
@@ -111,8 +127,9 @@ impl MemberStream {
         self.context.metrics.presence_streams.inc();
         let _open = Open(self.context.metrics.presence_streams.clone());
         tracing::info!(member = self.member.0, "presence stream opened");
-        let (context, tail) = (&*self.context, &self.tail);
-        let session = Session { context, tail, reading: None, appending: FuturesOrdered::new() };
+        let (context, tail, turns) = (&*self.context, &self.tail, &self.turns);
+        let (said, appending) = (Vec::new(), FuturesOrdered::new());
+        let session = Session { context, tail, turns, reading: None, said, appending };
         session.run(requests, &mut responses).await
     }
 }
@@ -124,9 +141,12 @@ impl Session<'_> {
         responses: &mut Streaming<PresenceResponse>,
     ) -> Result<(), EndError> {
         // The member asks for a reading in its first answer.
-        let mut outgoing = Some(PresenceRequest::default());
+        let (mut outgoing, mut turn) = (Some(PresenceRequest::default()), None);
         loop {
-            let has_room = self.appending.len() < limits::PRESENCE_APPENDS_IN_FLIGHT_LIMIT;
+            let has_room = self.said.len() + self.appending.len() < limits::PRESENCE_APPENDS_IN_FLIGHT_LIMIT;
+            if turn.is_none() && !self.said.is_empty() {
+                turn = Some(Turn::Waiting(Box::pin(next_turn(Arc::clone(self.turns)))));
+            }
             tokio::select! {
                 response = responses.message(), if has_room => {
                     let Some(response) = response? else { return Ok(()) };
@@ -134,9 +154,17 @@ impl Session<'_> {
                         outgoing = first;
                     }
                 }
+                taken = taken(&mut turn) => {
+                    self.append();
+                    // What is malformed is not on its way to the log.
+                    turn = (!self.appending.is_empty()).then_some(Turn::Taken(taken));
+                }
                 Some((state, outcome)) = self.appending.next() => {
                     self.context.metrics.presence_appended(state, outcome.as_ref().map(|_| ()));
                     outcome?;
+                    if self.appending.is_empty() {
+                        turn = None;
+                    }
                 }
                 records = next(&mut self.reading), if outgoing.is_none() => outgoing = self.tell(&records?)?,
                 room = requests.reserve(), if outgoing.is_some() => {
@@ -155,9 +183,7 @@ impl Session<'_> {
         &mut self,
         response: PresenceResponse,
     ) -> Result<Option<Option<PresenceRequest>>, EndError> {
-        for transition in &response.transitions {
-            self.append(transition);
-        }
+        self.said.extend(response.transitions);
         if self.reading.as_ref().is_some_and(|reading| reading.number == response.reading) {
             return Ok(None);
         }
@@ -168,17 +194,18 @@ impl Session<'_> {
         Ok(Some(self.tell(&[])?))
     }
 
-    fn append(&mut self, transition: &Transition) {
-        let Some((record, state)) = record_of(transition) else {
-            // It stays in flight at the member, which only we can tell.
-            tracing::error!(
-                subject = transition.subject.escape_debug().to_string(),
-                "transition is malformed"
-            );
-            return;
-        };
-        let appending = self.context.log.append_record(PARTITION, record);
-        self.appending.push_back(Box::pin(async move { (state, appending.await) }));
+    /// Appends all that the member has said meanwhile, together.
+    fn append(&mut self) {
+        for transition in self.said.drain(..) {
+            let Some((record, state)) = record_of(&transition) else {
+                // It stays in flight at the member, which only we can tell.
+                let subject = transition.subject.escape_debug().to_string();
+                tracing::error!(subject, "transition is malformed");
+                continue;
+            };
+            let appending = self.context.log.append_record(PARTITION, record);
+            self.appending.push_back(Box::pin(async move { (state, appending.await) }));
+        }
     }
 
     /// What the member is told of these records, and whether they are the last there were.
@@ -201,6 +228,20 @@ impl Session<'_> {
         reading.is_caught_up |= caught_up;
         let request = PresenceRequest { reading: reading.number, records: told, caught_up };
         Ok((caught_up || !request.records.is_empty()).then_some(request))
+    }
+}
+
+/// A turn of ours, a moment after the first word.
+async fn next_turn(turns: Arc<Mutex<()>>) -> OwnedMutexGuard<()> {
+    tokio::time::sleep(GATHERING).await;
+    turns.lock_owned().await
+}
+
+/// The turn, once it is ours; never where none is waited for.
+async fn taken(turn: &mut Option<Turn>) -> OwnedMutexGuard<()> {
+    match turn {
+        Some(Turn::Waiting(waiting)) => waiting.await,
+        Some(Turn::Taken(_)) | None => pending().await,
     }
 }
 

@@ -48,6 +48,19 @@ struct Goal {
     met: bool,
 }
 
+/// Of a goal beside the probe: what a quantile of durable events is above the probe's.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate {
+    /// `p50` or `p99`.
+    pub quantile: &'static str,
+    /// At most this.
+    pub limit_ms: f64,
+    /// It is this.
+    pub is_ms: f64,
+    /// The limit is kept.
+    pub met: bool,
+}
+
 /// The result of a run: each round, and medians over them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -139,10 +152,21 @@ impl Report {
         Self { median, added, added_ack, goals, options, rounds }
     }
 
+    /// What Tidegate adds to the probe, and may add.
+    pub fn gates(&self) -> impl Iterator<Item = Gate> {
+        let gates = self.goals.iter().filter(|goal| goal.beside_probe);
+        gates.map(|Goal { quantile, limit_ms, is_ms, met, .. }| Gate {
+            quantile,
+            limit_ms: *limit_ms,
+            is_ms: *is_ms,
+            met: *met,
+        })
+    }
+
     /// Whether what Tidegate adds to the probe is within its limits.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.goals.iter().filter(|goal| goal.beside_probe).all(|goal| goal.met)
+        self.gates().all(|gate| gate.met)
     }
 }
 
