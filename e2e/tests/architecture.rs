@@ -206,3 +206,12 @@ fn sources_are_tidy() {
     }
     assert!(untidy.is_empty(), "{}", untidy.join("\n"));
 }
+
+/// A checker is believed when it has been shown to fail: of a stage's commands any may be the one that does.
+#[test]
+fn a_stage_of_the_test_script_fails_with_any_of_its_commands() {
+    let output = std::process::Command::new(root().join("test")).arg("planted").output().expect("bash");
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("stage planted failed"), "{said}");
+}

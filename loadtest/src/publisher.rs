@@ -105,11 +105,12 @@ impl PublishConn {
         Ok(response)
     }
 
-    /// The same; what is not answered 200 is a failure, also 207: not all of it was published.
+    /// The same; an answer that is no ack is a failure, and so is 207: not all of it was published. Tidegate acks with 200, nchan with
+    /// 201 or 202.
     pub(crate) async fn publish(&mut self, path: &str, body: &str) -> anyhow::Result<()> {
         let response = self.post(path, body).await?;
         let status = response.head.status;
-        ensure!(status == 200, "a publish was answered with {status} {}", response.text());
+        ensure!(matches!(status, 200..=202), "a publish was answered with {status} {}", response.text());
         Ok(())
     }
 }

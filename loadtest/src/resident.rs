@@ -7,8 +7,8 @@ use crate::memory::{Memory, settled_memory};
 
 /// At most so long until memory has settled.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections that come and go before anything is counted: they warm what is there once.
-const WARMING: usize = 500;
+/// One of so many comes and goes before anything is counted: they warm what is there once, and leave little room to those that stay.
+const WARMING: usize = 10;
 
 /// What each of many connections follows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,7 +81,7 @@ impl<T> Resident<T> {
         count: usize,
         open: impl AsyncFn(usize) -> anyhow::Result<T>,
     ) -> anyhow::Result<Self> {
-        drop(open(count.min(WARMING)).await?);
+        drop(open(count.div_ceil(WARMING)).await?);
         let before = settled_memory(pid, SETTLE_TIMEOUT).await?;
         let opened = open(count).await?;
         let after = settled_memory(pid, SETTLE_TIMEOUT).await?;

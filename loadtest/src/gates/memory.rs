@@ -1,15 +1,20 @@
 //! User memory of idle connections, each row on a gateway that has just been started.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::report::Stand;
 use crate::history::Action;
 use crate::resident::{Following, Resident};
-use crate::verify::{Cluster, Faults};
-use crate::{Transport, open_all};
+use crate::verify::{Cluster, Faults, Gateway};
+use crate::{Connection, Transport, open_all};
 
+/// A gateway that was started serves within this time.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Of a connection on a shared channel, in bytes.
 const SHARED_LIMIT: f64 = 1_024.0;
 /// Of one with a user and a channel of its own.
@@ -46,6 +51,7 @@ pub(super) async fn measure(
         let gateway = cluster.gateway(None)?;
         faults.act(Action::Term, &gateway.name).await?;
         faults.act(Action::Start, &gateway.name).await?;
+        serves(gateway).await?;
         let following = Following { own, further, of };
         let open = async |count| {
             open_all(gateway.public, Transport::Ws, count, |number| following.query(number), |_| ()).await
@@ -62,6 +68,18 @@ pub(super) async fn measure(
         further_shared: row(false, FURTHER, Some(OF)).await?,
         further_own: row(true, FURTHER, None).await?,
     })
+}
+
+/// A process that has been started listens sooner than it serves.
+async fn serves(gateway: &Gateway) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        match Connection::open(gateway.public, Transport::Ws, "channel=load:ready").await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.context("a gateway started anew")),
+            Err(_) => sleep(LOOK_INTERVAL).await,
+        }
+    }
 }
 
 impl Report {
