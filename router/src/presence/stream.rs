@@ -1,7 +1,8 @@
 //! One member: what it says is appended in order, and all that the topic has is told to it.
 //!
 //! A failed append ends the stream: the member gives out again what it has not read back, in its order and with the same
-//! numbers. So nothing waits here for a log that does not take it, and what is in doubt is said twice.
+//! numbers. So nothing is kept here for a log that does not take it, and what is in doubt is said twice. What other members say
+//! meanwhile waits for its turn: until the append has failed, for each member whose turn is before theirs.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ use crate::record::DeadReason;
 
 /// Between the end of a stream and the next.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A member's first word waits so long for further ones: a record that comes alone costs Kafka, every router that watches and every
-/// member as much as fifty do, and nobody's presence is known to the hundredth of a second.
+/// A member's first word waits so long for further ones: a record that comes alone costs Kafka, every router that watches and
+/// every member as much as fifty do, and nobody's presence is known to the hundredth of a second.
 const GATHERING: Duration = Duration::from_millis(20);
 /// Time in which a member takes the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,18 +74,24 @@ impl Drop for Open {
 
 /// One reading of the topic, as a member asked for it.
 struct Reading {
-    number: u64,
     cursor: Cursor,
     /// Where the topic ended when the reading began.
     until: Offset,
     is_caught_up: bool,
 }
 
+/// Where a reading stands, and where the topic begins and ends.
+type Beginning = BoxFuture<'static, Result<(Cursor, Offset, Offset), ReadError>>;
+
 /// One stream.
 struct Session<'a> {
     context: &'a Context,
     tail: &'a Arc<Tail>,
     turns: &'a Arc<Mutex<()>>,
+    /// The number of the reading that the member asked for.
+    number: Option<u64>,
+    /// It, until Kafka has said where the topic begins and ends: a branch of its own, so that whoever has the turn goes on.
+    beginning: Option<Beginning>,
     reading: Option<Reading>,
     /// Not appended yet.
     said: Vec<Transition>,
@@ -129,7 +136,8 @@ impl MemberStream {
         tracing::info!(member = self.member.0, "presence stream opened");
         let (context, tail, turns) = (&*self.context, &self.tail, &self.turns);
         let (said, appending) = (Vec::new(), FuturesOrdered::new());
-        let session = Session { context, tail, turns, reading: None, said, appending };
+        let (number, beginning, reading) = (None, None, None);
+        let session = Session { context, tail, turns, number, beginning, reading, said, appending };
         session.run(requests, &mut responses).await
     }
 }
@@ -150,9 +158,13 @@ impl Session<'_> {
             tokio::select! {
                 response = responses.message(), if has_room => {
                     let Some(response) = response? else { return Ok(()) };
-                    if let Some(first) = self.hear(response).await? {
-                        outgoing = first;
+                    if self.hear(response) {
+                        outgoing = None;
                     }
+                }
+                begun = begun(&mut self.beginning) => {
+                    self.begin(begun?);
+                    outgoing = self.tell(&[])?;
                 }
                 taken = taken(&mut turn) => {
                     self.append();
@@ -177,21 +189,24 @@ impl Session<'_> {
         }
     }
 
-    /// Appends what the member says. Where it asks for another reading, what was to be told of the last one is void: answers
-    /// with what is to be told first.
-    async fn hear(
-        &mut self,
-        response: PresenceResponse,
-    ) -> Result<Option<Option<PresenceRequest>>, EndError> {
+    /// Takes what the member says to be appended. Says whether it asks for another reading: what was to be told of the last one
+    /// is void then.
+    fn hear(&mut self, response: PresenceResponse) -> bool {
         self.said.extend(response.transitions);
-        if self.reading.as_ref().is_some_and(|reading| reading.number == response.reading) {
-            return Ok(None);
+        if self.number == Some(response.reading) {
+            return false;
         }
-        let (cursor, start, until) = self.tail.from_start().await?;
+        let tail = Arc::clone(self.tail);
+        (self.number, self.reading) = (Some(response.reading), None);
+        self.beginning = Some(Box::pin(async move { tail.from_start().await }));
+        true
+    }
+
+    fn begin(&mut self, (cursor, start, until): (Cursor, Offset, Offset)) {
         let span = i64::try_from(until.0.saturating_sub(start.0)).unwrap_or(i64::MAX);
         self.context.metrics.presence_records.set(span);
-        self.reading = Some(Reading { number: response.reading, cursor, until, is_caught_up: false });
-        Ok(Some(self.tell(&[])?))
+        self.beginning = None;
+        self.reading = Some(Reading { cursor, until, is_caught_up: false });
     }
 
     /// Appends all that the member has said meanwhile, together.
@@ -210,7 +225,7 @@ impl Session<'_> {
 
     /// What the member is told of these records, and whether they are the last there were.
     fn tell(&mut self, records: &[LogRecord]) -> Result<Option<PresenceRequest>, EndError> {
-        let Some(reading) = &mut self.reading else { return Ok(None) };
+        let (Some(number), Some(reading)) = (self.number, &mut self.reading) else { return Ok(None) };
         let mut told = Vec::with_capacity(records.len());
         for record in records {
             match read(record) {
@@ -226,7 +241,7 @@ impl Session<'_> {
         }
         let caught_up = !reading.is_caught_up && reading.cursor.place() >= reading.until;
         reading.is_caught_up |= caught_up;
-        let request = PresenceRequest { reading: reading.number, records: told, caught_up };
+        let request = PresenceRequest { reading: number, records: told, caught_up };
         Ok((caught_up || !request.records.is_empty()).then_some(request))
     }
 }
@@ -242,6 +257,14 @@ async fn taken(turn: &mut Option<Turn>) -> OwnedMutexGuard<()> {
     match turn {
         Some(Turn::Waiting(waiting)) => waiting.await,
         Some(Turn::Taken(_)) | None => pending().await,
+    }
+}
+
+/// A reading, once it begins; never where none was asked for.
+async fn begun(beginning: &mut Option<Beginning>) -> Result<(Cursor, Offset, Offset), ReadError> {
+    match beginning {
+        Some(beginning) => beginning.await,
+        None => pending().await,
     }
 }
 

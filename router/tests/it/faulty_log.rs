@@ -1,13 +1,19 @@
 //! A log that fails when told to; otherwise the embedded one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use prost::Message as _;
 use tidegate_eventlog::embedded::EmbeddedLog;
 use tidegate_eventlog::{
     AppendError, Appended, Assignment, BoxFuture, EventLog, LogRecord, NewRecord, ReadError, RecordStream,
 };
+use tidegate_proto::log::v1::{self as proto, record::Body};
 use tidegate_vocab::{LogEpoch, Offset, PartitionCounts, PartitionId, Topic};
+
+/// So often others go on while a slow append does not.
+const A_MOMENT: usize = 200;
 
 #[derive(Clone)]
 pub(crate) enum AppendFault {
@@ -15,11 +21,47 @@ pub(crate) enum AppendFault {
     NeverAnswers,
     /// Appends it twice and answers where it is last, as a producer that repeats an attempt which had been written.
     Repeats,
+    /// Appends it, answers a moment later, and notes whose presence is on its way together.
+    Slow,
+}
+
+/// Whose presence records are on their way.
+#[derive(Default)]
+pub(crate) struct OnTheirWay {
+    now: BTreeMap<Vec<u8>, usize>,
+    /// Different members' at the same time, at most.
+    pub(crate) most: usize,
+    /// All there were.
+    pub(crate) ever: BTreeSet<Vec<u8>>,
+}
+
+impl OnTheirWay {
+    fn begin(&mut self, emitter: &[u8]) {
+        *self.now.entry(emitter.to_vec()).or_default() += 1;
+        self.most = self.most.max(self.now.len());
+        self.ever.insert(emitter.to_vec());
+    }
+
+    fn end(&mut self, emitter: &[u8]) {
+        let count = self.now.get_mut(emitter).expect("it began");
+        *count -= 1;
+        if *count == 0 {
+            self.now.remove(emitter);
+        }
+    }
+}
+
+fn emitter_of(record: &NewRecord) -> Vec<u8> {
+    match proto::Record::decode(record.value.clone()).expect("a record").body {
+        Some(Body::Presence(presence)) => presence.emitter.to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct Faults {
     pub(crate) append: Mutex<Option<AppendFault>>,
+    pub(crate) on_their_way: Arc<Mutex<OnTheirWay>>,
     pub(crate) unreadable: AtomicBool,
     /// Added to the epoch.
     pub(crate) epoch: AtomicU64,
@@ -61,6 +103,19 @@ impl EventLog for FaultyLog {
             Some(AppendFault::NeverAnswers) => {
                 drop(self.log.append_record(partition, record));
                 Box::pin(std::future::pending())
+            }
+            Some(AppendFault::Slow) => {
+                let (emitter, on_their_way) = (emitter_of(&record), Arc::clone(&self.faults.on_their_way));
+                on_their_way.lock().expect("lock").begin(&emitter);
+                let appending = self.log.append_record(partition, record);
+                Box::pin(async move {
+                    let appended = appending.await;
+                    for _ in 0..A_MOMENT {
+                        tokio::task::yield_now().await;
+                    }
+                    on_their_way.lock().expect("lock").end(&emitter);
+                    appended
+                })
             }
             Some(AppendFault::Repeats) => {
                 let first = self.log.append_record(partition, record.clone());

@@ -168,7 +168,7 @@ async fn what_happens_while_no_router_holds_the_streams_is_said_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_append_is_repeated_and_another_owner_takes_the_streams() {
     let directory = tempfile::tempdir().expect("directory");
-    let members = TestMembers::start(1).await;
+    let members = TestMembers::start(2).await;
     let (lists, list) = members.lists();
     let (router, faults) =
         TestRouter::open_faulty_with(directory.path(), |config| config.registry = Some(list)).await;
@@ -194,16 +194,42 @@ async fn a_failed_append_is_repeated_and_another_owner_takes_the_streams() {
     // Whoever does not own the partition that decides has no streams.
     let decides = PartitionId { topic: Topic::Events, number: 0 };
     let assign = faults.assign.lock().expect("lock").clone().expect("assignments are taken");
-    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 1.0).await;
+    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 2.0).await;
     assign.send(Assignment::Revoked(decides)).await.expect("the router listens");
     metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 0.0).await;
     assign.send(Assignment::Assigned(decides)).await.expect("the router listens");
-    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 1.0).await;
+    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 2.0).await;
     // Nor does anybody to a member that the list has no more.
     let mut elsewhere = lists.borrow().clone();
     elsewhere.members[0].address = "127.0.0.1:1".into();
     lists.send_replace(elsewhere);
-    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 0.0).await;
+    metric_becomes(&router, "tidegate_presence_streams", |streams| streams == 1.0).await;
+    router.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_append_in_turns() {
+    let directory = tempfile::tempdir().expect("directory");
+    let members = TestMembers::start(3).await;
+    let (_lists, list) = members.lists();
+    let (router, faults) =
+        TestRouter::open_faulty_with(directory.path(), |config| config.registry = Some(list)).await;
+    *faults.append.lock().expect("lock") = Some(AppendFault::Slow);
+    let node = members.node(1);
+    let users: Vec<String> = (0..90).map(|number| format!("user:{number}")).collect();
+    for user in &users {
+        node.has(user, 1).await;
+    }
+    let wanted: Vec<_> = users.iter().map(|user| (user.as_str(), true)).collect();
+    until(&router, &wanted).await;
+    {
+        let on_their_way = faults.on_their_way.lock().expect("lock");
+        assert_eq!(
+            (on_their_way.ever.len(), on_their_way.most),
+            (3, 1),
+            "members, and of them at the same time"
+        );
+    }
     router.close().await;
 }
 
