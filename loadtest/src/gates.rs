@@ -34,6 +34,9 @@ pub use report::{Report, Standing};
 const PING_SECONDS: u64 = 25;
 /// Pings are few: they are counted for so many times as long as the rest.
 const IDLE_TIMES: u64 = 5;
+/// A delivery's cost varies by a tenth from second to second on a machine that is shared, and at a steady rate little is counted in
+/// each: it is measured for so many times as long as the rest.
+const STEADY_TIMES: u64 = 3;
 /// For so long a process is looked at without connections.
 const EMPTY_SECONDS: u64 = 10;
 /// Idle connections whose processor time is counted, for each socket of a broadcast: a process should hold many.
@@ -46,7 +49,8 @@ const LATENCY_ROUNDS: usize = 3;
 pub struct GatesOptions {
     /// Receivers of a broadcast, idle connections whose memory is read, clients of a storm.
     pub sockets: usize,
-    /// Seconds of each measurement; of latency twice that.
+    /// Seconds of each measurement; twice that for latency, three times for deliveries at a steady rate, five times for idle processor
+    /// time. A storm lasts as long as it does.
     pub seconds: u64,
     /// How often each side of a ratio is measured.
     pub pairs: usize,
@@ -182,6 +186,7 @@ impl<P: Fn(&str)> Course<'_, P> {
 
     async fn compare(&self, scenario: Scenario) -> anyhow::Result<compare::Report> {
         let GatesOptions { sockets, seconds, pairs, loadtest, with_nchan } = self.options.clone();
+        let seconds = if scenario == Scenario::Saturated { seconds } else { STEADY_TIMES * seconds };
         let options =
             CompareOptions { scenario, sockets, seconds, pairs, loadtest, ..CompareOptions::default() };
         // That nchan does less is shown once.

@@ -4,8 +4,8 @@
 # DIR/cluster.json        who listens where, for people and for loadtest verify
 # DIR/members.toml        the registry's members, if there are any
 # DIR/cluster             what down has to know, one key=value a line
-# DIR/NAME/               a process: command (one argument a line), addresses, log, ports.json, data/ and, while it was
-#                         started by us, pid
+# DIR/NAME/               a process: command (one argument a line), environment (its TIDEGATE__ variables), addresses, log,
+#                         ports.json, data/ and, while it was started by us, pid
 
 here=${here:?}
 # shellcheck source=../kafka/lib.sh
@@ -32,12 +32,13 @@ process_of() {
     printf '%s\n' "$pid"
 }
 
-# Starts the process in directory $1 with its command.
+# Starts the process in directory $1 with its command, and with the settings that `up` found in the environment, not those of now.
 start_process() {
-    local command
+    local command environment=()
     mapfile -t command <"$1/command"
+    [ ! -r "$1/environment" ] || mapfile -d '' -t environment <"$1/environment"
     rm -f "$1/ports.json"
-    setsid "${command[@]}" </dev/null >>"$1/log" 2>&1 &
+    (unset "${!TIDEGATE__@}" && exec setsid env "${environment[@]}" "${command[@]}") </dev/null >>"$1/log" 2>&1 &
     local pid=$! until=$((SECONDS + 10))
     echo "$pid" >"$1/pid"
     # Until it is that command it is still this shell, and process_of does not know it.

@@ -33,9 +33,24 @@ use super::output::show;
 /// The gate: deliveries per CPU-second at least 0.95 times the floor's, and above it when saturated (median of the pairs'
 /// ratios), and nothing lost or twice.
 ///
-/// With --all-gates: every gate that a cluster can be held to, one after the other, each as its own command measures it by
-/// default (idle, polls, the three scenarios, idle --minute, latency, storm, stalled), and one table of how they stand. Memory is read on a
-/// gateway that is started anew for each row. 30 minutes; 18 with --seconds 10. Exit code 1 also when one cannot be measured.
+/// With --all-gates: every gate that a cluster can be held to, one after the other, and one table of how they stand:
+///
+///   idle             memory of --sockets idle WebSockets, each row on a gateway that is started anew
+///
+///   polls            64 connections, --seconds
+///
+///   compare          broadcast and 20 channels, --pairs of three times --seconds; saturated, --pairs of --seconds
+///
+///   idle --minute    3.6 times --sockets with a user and a channel of their own, 5 times --seconds
+///
+///   latency          three rounds, or --pairs if that is less, of twice --seconds
+///
+///   storm            --sockets clients, --pairs, each as long as the storm
+///
+///   stalled          1,000 readers, --pairs of --seconds
+///
+/// What no cluster shows, tests hold to its limit: memory with TLS and HTTP/2, allocations, instructions of a delivery. Takes 22
+/// minutes with --seconds 6. Exit code 1 also when one cannot be measured.
 ///
 /// Examples:
 ///

@@ -226,6 +226,18 @@ struct LoadArgs {
     bytes: u32,
 }
 
+impl LoadArgs {
+    fn options(&self) -> KafkaOptions {
+        KafkaOptions {
+            seconds: self.seconds,
+            rate: self.rate,
+            receivers: self.receivers.into(),
+            rounds: self.rounds.into(),
+            bytes: self.bytes as usize,
+        }
+    }
+}
+
 pub(super) async fn latency(args: LatencyArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.cluster {
         return compared(&Cluster::read(file)?, &args.load, &args.json, args.gate).await;
@@ -243,14 +255,7 @@ async fn compared(
     json: &JsonArgs,
     gate: bool,
 ) -> anyhow::Result<ExitCode> {
-    let options = KafkaOptions {
-        seconds: load.seconds,
-        rate: load.rate,
-        receivers: load.receivers.into(),
-        rounds: load.rounds.into(),
-        bytes: load.bytes as usize,
-    };
-    let report = beside_kafka(&options, cluster, |line| eprintln!("{line}")).await?;
+    let report = beside_kafka(&load.options(), cluster, |line| eprintln!("{line}")).await?;
     println!("{report}");
     json.write(&report)?;
     Ok(exit_code(gate, report.passed()))
@@ -311,4 +316,23 @@ async fn idle_cpu(args: &IdleArgs, public: SocketAddr, pid: u32) -> anyhow::Resu
     println!("{report}");
     args.json.write(&report)?;
     Ok(exit_code(args.gate, report.passed))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    enum Only {
+        Latency(LatencyArgs),
+    }
+
+    /// `compare --all-gates` measures with the defaults of the options.
+    #[test]
+    fn what_is_not_said_is_as_the_options_have_it_by_default() {
+        let Only::Latency(latency) = Only::parse_from(["only", "latency"]);
+        assert_eq!(format!("{:?}", latency.load.options()), format!("{:?}", KafkaOptions::default()));
+    }
 }

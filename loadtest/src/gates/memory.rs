@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -15,6 +16,8 @@ use crate::{Connection, Transport, open_all};
 /// A gateway that was started serves within this time.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// No connection takes less: what a socket's registration and its state alone take.
+const LEAST: u64 = 200;
 /// Of a connection on a shared channel, in bytes.
 const SHARED_LIMIT: f64 = 1_024.0;
 /// Of one with a user and a channel of its own.
@@ -59,16 +62,19 @@ pub(super) async fn measure(
         progress(&format!("{}: {each} bytes each\n", following.title()));
         anyhow::Ok(each)
     };
-    let report = Report {
-        connections,
-        shared: row(false, 0, None).await?,
-        own: row(true, 0, None).await?,
-        further_shared: row(false, FURTHER, Some(OF)).await?,
-        further_own: row(true, FURTHER, None).await?,
+    let rows = async {
+        Ok(Report {
+            connections,
+            shared: row(false, 0, None).await?,
+            own: row(true, 0, None).await?,
+            further_shared: row(false, FURTHER, Some(OF)).await?,
+            further_own: row(true, FURTHER, None).await?,
+        })
     };
+    let report = rows.await;
     // Connections that come where 85,000 channels have been lie scattered, which the next gates would meet.
     start_anew(gateway, faults).await?;
-    Ok(report)
+    report.and_then(Report::checked)
 }
 
 async fn start_anew(gateway: &Gateway, faults: &impl Faults) -> anyhow::Result<()> {
@@ -90,6 +96,17 @@ async fn serves(gateway: &Gateway) -> anyhow::Result<()> {
 }
 
 impl Report {
+    /// What is less than any connection can take was not measured.
+    fn checked(self) -> anyhow::Result<Self> {
+        let Self { shared, own, further_shared, further_own, .. } = self;
+        let plausible = shared >= LEAST && own >= LEAST && further_shared > shared && further_own > own;
+        ensure!(
+            plausible,
+            "these are no sizes of connections, something else gave memory back meanwhile:\n{self}"
+        );
+        Ok(self)
+    }
+
     /// What each further channel adds: shared, and own.
     fn each_further(&self) -> (f64, f64) {
         let each = |with: u64, without: u64| (with as f64 - without as f64) / f64::from(FURTHER);
@@ -133,13 +150,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_row_is_held_to_its_own_limit() {
+    fn each_row_is_held_to_its_own_limit_and_has_to_be_a_size() {
         let standings = |shared, own, further_shared, further_own| {
             let report = Report { connections: 1, shared, own, further_shared, further_own };
             report.stands().iter().map(|stand| stand.standing).collect::<Vec<_>>()
         };
         let (passed, missed, reported) = (Standing::Passed, Standing::Missed, Standing::Reported);
         assert_eq!(standings(1_024, 1_536, 2_560, 9_999), [passed, passed, passed, reported]);
+        for broken in
+            [(0, 1_000, 900, 5_000), (600, 0, 900, 5_000), (600, 1_000, 600, 5_000), (600, 1_000, 900, 900)]
+        {
+            let (shared, own, further_shared, further_own) = broken;
+            let report = Report { connections: 1, shared, own, further_shared, further_own };
+            assert!(report.checked().is_err(), "{broken:?}");
+        }
         assert_eq!(standings(1_025, 1_537, 2_562, 0), [missed, missed, missed, reported]);
     }
 }

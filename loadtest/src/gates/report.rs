@@ -112,7 +112,7 @@ impl Report {
     pub fn verdict(&self) -> String {
         let stands = if self.passed() { "passed" } else { "missed" };
         let all = self.stands.len() - self.count(Standing::Reported);
-        format!("GATES {stands}: {} of {all}", self.count(Standing::Passed))
+        format!("GATES {stands}: {} of {all} passed", self.count(Standing::Passed))
     }
 }
 
@@ -121,7 +121,7 @@ impl Standing {
         match self {
             Self::Passed => "passed",
             Self::Missed => "MISSED",
-            Self::Unmeasured => "FAILED",
+            Self::Unmeasured => "NOT MEASURED",
             Self::Reported => "-",
         }
     }
@@ -133,7 +133,7 @@ impl fmt::Display for Report {
         for Stand { gate, is, limit, standing } in &self.stands {
             writeln!(
                 f,
-                "{:8}{gate:38}{is}{}{limit}",
+                "{:14}{gate:38}{is}{}{limit}",
                 standing.word(),
                 if limit.is_empty() { "" } else { ", " }
             )?;
@@ -167,8 +167,8 @@ pub(super) mod tests {
         assert!(!report(Vec::new()).passed());
         let failed = report(vec![stand(true), Stand::unmeasured("idle", "no process".to_owned())]);
         assert!(!failed.passed() && !failed.is_whole(), "{failed}");
-        let text = report(vec![stand(true), stand(false), reported()]).to_string();
-        assert!(text.contains("MISSED  idle") && text.contains("0.5 cores, at most 1\n"), "{text}");
-        assert!(text.ends_with("GATES missed: 1 of 2"), "{text}");
+        let text = report(vec![stand(true), stand(false), stand(true), reported()]).to_string();
+        assert!(text.contains("MISSED        idle") && text.contains("0.5 cores, at most 1\n"), "{text}");
+        assert!(text.ends_with("GATES missed: 2 of 3 passed"), "{text}");
     }
 }
