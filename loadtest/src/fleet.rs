@@ -1,7 +1,7 @@
 //! A fleet of receivers: as many connections as are asked for, on any transport, at little cost.
 //!
 //! **Owns** worker processes of this same program, as many as the limit of open files asks for, each with source addresses
-//! 127.0.1.1, 127.0.1.2, … of its own, as many as the range of ports asks for. A worker is one thread with one epoll: no
+//! 127.0.1.1, 127.0.1.2, … of its own, as many as half the range of ports asks for. A worker is one thread with one epoll: no
 //! runtime, no buffer per socket. They are told what to do, and say how things stand, in lines of JSON; what they counted is
 //! merged as histograms. A connection that a server ends comes back, and is counted as closed. **Does not** publish.
 
@@ -12,6 +12,7 @@ mod order;
 mod plan;
 mod process;
 mod reader;
+mod share;
 mod worker;
 
 use std::path::Path;
@@ -30,6 +31,13 @@ pub use worker::run as work;
 
 /// The hidden subcommand of a worker.
 pub const WORKER_COMMAND: &str = "fleet-worker";
+/// Connections that open at the same time, of all workers together: where the machine takes longer, they open more slowly, and
+/// what is open already goes on being answered.
+const OPENING_LIMIT: u64 = 256;
+/// So many workers open their connections at the same time, those of as many gateways or a few more: what a gateway says to
+/// routers and registry of connections that come together it says at once, and 53 gateways with 11 a second each cost a
+/// machine three times as much as 6 with 100.
+const WORKERS_OPENING: usize = 8;
 /// How often it is looked whether something has happened.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// [`Fleet::patience`], as a rule.
@@ -42,6 +50,10 @@ pub struct Fleet {
     workers: Vec<Process>,
     groups: Vec<Group>,
     plan: Plan,
+    /// Of the workers that open their connections, so many were told to.
+    told: usize,
+    /// Connections a second, of all together.
+    rate: f64,
     collected: u64,
     /// Beyond what the rate asks for, this long may pass without one more connection opening.
     pub patience: Duration,
@@ -59,7 +71,7 @@ impl Fleet {
         let connections = groups.iter().map(|group| group.connections).sum();
         let plan = Limits::read()?.plan(connections, least_workers)?;
         let workers = (0..plan.processes).map(|_| Process::start(loadtest)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { workers, groups, plan, collected: 0, patience: PATIENCE })
+        Ok(Self { workers, groups, plan, told: 0, rate: 0.0, collected: 0, patience: PATIENCE })
     }
 
     /// How the connections are spread, for people.
@@ -79,24 +91,49 @@ impl Fleet {
         self.workers.iter().map(Process::pid).collect()
     }
 
-    /// Opens all, so many a second; waits until all follow. `progress` hears how things stand.
+    /// Opens all, so many a second, eight workers' at a time; waits until all follow. `progress` hears how things stand.
     ///
     /// # Errors
     /// When a worker has a problem, or for too long no more connections open: with what the last one heard.
     pub async fn open(&mut self, rate: f64, mut progress: impl FnMut(&Counts)) -> anyhow::Result<()> {
-        let parts = self.workers.len() as u64;
-        for (worker, part) in self.workers.iter_mut().zip(0..) {
-            worker.tell(&Order::Open(Open {
+        let wanted: u64 = self.groups.iter().map(|group| group.connections).sum();
+        self.rate = rate;
+        self.wait_for_open(wanted, Duration::from_secs_f64(1.0 / rate.max(0.001)), &mut progress).await
+    }
+
+    /// Tells further workers to open their connections while fewer than may are about it.
+    fn open_further(&mut self) -> anyhow::Result<()> {
+        let (parts, together) = (self.workers.len(), self.workers.len().min(WORKERS_OPENING));
+        while self.told < parts {
+            let mut opening = 0;
+            for (worker, part) in self.workers[..self.told].iter().zip(0..) {
+                opening += usize::from(worker.counts()?.open < self.share(part));
+            }
+            if opening >= together {
+                break;
+            }
+            let part = self.told as u64;
+            self.workers[self.told].tell(&Order::Open(Open {
                 groups: self.groups.clone(),
                 part,
-                parts,
+                parts: parts as u64,
                 source: part * self.plan.sources_each,
                 ports_each: self.plan.ports_each,
-                rate: (rate / parts as f64).max(0.001),
+                rate: (self.rate / together as f64).max(0.001),
+                at_once: OPENING_LIMIT / together as u64,
             }))?;
+            self.told += 1;
         }
-        let wanted: u64 = self.groups.iter().map(|group| group.connections).sum();
-        self.wait_for_open(wanted, Duration::from_secs_f64(1.0 / rate.max(0.001)), &mut progress).await
+        Ok(())
+    }
+
+    /// How many connections a worker has.
+    fn share(&self, part: u64) -> u64 {
+        let sizes = self.groups.iter().map(|group| {
+            let places = share::places(group.connections, part, self.workers.len() as u64);
+            places.end - places.start
+        });
+        sizes.sum()
     }
 
     /// Waits until so many follow.
@@ -112,6 +149,7 @@ impl Fleet {
         let (mut best, mut deadline) = (0, Instant::now() + self.patience + between);
         let mut shown = Instant::now();
         loop {
+            self.open_further()?;
             let counts = self.counts()?;
             if shown.elapsed() >= Duration::from_secs(1) || counts.open >= wanted {
                 progress(&counts);
@@ -190,5 +228,12 @@ impl Fleet {
             all.iter_mut().zip(&tallies).for_each(|(own, others)| own.merge(others));
         }
         Ok(all)
+    }
+}
+
+impl std::ops::Drop for Fleet {
+    /// All at once: the kernel takes a while for each worker's sockets.
+    fn drop(&mut self) {
+        self.workers.iter_mut().for_each(Process::end);
     }
 }

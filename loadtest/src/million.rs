@@ -151,6 +151,7 @@ async fn course(
         tell(&mut fleet, options.unicasts, options.patience, progress, options.unicast_rate, publishing)
             .await?;
     let counts = fleet.counts()?;
+    progress("closing the connections\n");
     Ok(Report {
         options: options.clone(),
         gateways: cluster.gateways.len(),

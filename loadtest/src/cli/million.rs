@@ -20,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Starts a cluster with deploy/local/up (as many gateways as the limit of open files asks for, two routers, three registry
 /// members; a ping each 55 s and presence of users only, where TIDEGATE__LIMITS__PING_INTERVAL and TIDEGATE__PRESENCE__CHANNELS
-/// say nothing else), or takes the one of --cluster. Opens --connections at --rate, eight gateways at a time, waits until all
-/// their channels are live, and counts each part's processor time for --idle-seconds. Then one event goes to all, and
+/// say nothing else), or takes the one of --cluster. Opens --connections at --rate, of eight worker processes at a time, waits until
+/// all their channels are live, and counts each part's processor time for --idle-seconds. Then one event goes to all, and
 /// --unicasts go to one user each, in turn to the user and to the connection's own channel. Says what each part takes of the
 /// machine's memory, by connection.
 ///
-/// Both ends of every connection are on this machine: about 10 KiB each, 4 of them for each end in the kernel. It watches the
+/// Both ends of every connection are on this machine: about 12.5 KB each, 5 of them for each end in the kernel. It watches the
 /// memory that is left and stops in good time. Nothing needs root; where a limit of the system binds it says which one, and
 /// how to raise it. Exit code 1: something was lost, came twice, or a connection was closed.
 ///

@@ -99,7 +99,7 @@ pub(super) enum Order {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Open {
     pub(super) groups: Vec<Group>,
-    /// Your connections are those whose number, over all groups, is `part` modulo `parts`.
+    /// Your connections are this one of `parts` [`shares`](super::share::share) of each group.
     pub(super) part: u64,
     pub(super) parts: u64,
     /// Your first source address is the one of this number.
@@ -107,6 +107,8 @@ pub(super) struct Open {
     pub(super) ports_each: u64,
     /// Connections a second.
     pub(super) rate: f64,
+    /// So many open at the same time.
+    pub(super) at_once: u64,
 }
 
 /// What counts.

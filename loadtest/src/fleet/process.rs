@@ -63,6 +63,11 @@ impl Process {
         writeln!(self.input, "{line}").context("a worker of the fleet is gone")
     }
 
+    /// Ends it, and does not wait until it has.
+    pub(super) fn end(&mut self) {
+        let _may_have_ended = self.child.kill();
+    }
+
     /// What it counted when it said so last.
     pub(super) fn counts(&self) -> anyhow::Result<Counts> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +87,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _may_have_ended = self.child.kill();
+        self.end();
         let _then_too = self.child.wait();
     }
 }

@@ -15,20 +15,15 @@ use super::count::{Tally, in_window};
 use super::hearing::{Hearing, Next};
 use super::order::{Counts, Drop, Group, Measure, Open, Order, Said};
 use super::reader::{Ended, Reader};
+use super::share::share;
 use crate::clock::now_us;
 use crate::files::make_room;
 
 /// One buffer that all sockets are read into.
 const BUFFER_BYTES: usize = 256 * 1_024;
 const EVENTS_AT_ONCE: usize = 1_024;
-/// Connections that open at the same time, of all workers together: where the machine takes longer, they open more slowly, and
-/// what is open already goes on being answered.
-const OPENING_LIMIT: u64 = 256;
-/// A worker may always open so many.
-const OPENING_LEAST: u64 = 4;
-/// Of more gateways, so many are filled before the next: what a gateway says to routers and registry of connections that come
-/// together it says at once, and 53 gateways with 11 a second each cost this machine three times as much as 6 with 100.
-const GATEWAYS_AT_ONCE: u64 = 8;
+/// A connection that is not open after this long is given up, and comes back.
+const OPENING_TIMEOUT_US: u64 = 60_000_000;
 const COUNTS_INTERVAL_US: u64 = 1_000_000;
 /// A connection that was refused or closed comes back after this long, and up to as much again.
 const RETURN_US: u64 = 500_000;
@@ -75,8 +70,11 @@ struct Worker {
     due: BinaryHeap<Reverse<(u64, u32)>>,
     /// Those that were due to open, and when, and found as many opening as may be.
     waiting: VecDeque<(u64, u32)>,
+    /// Those that began to open, and when.
+    begun: VecDeque<(u64, u32)>,
     opening: u64,
-    opening_limit: u64,
+    /// So many may.
+    at_once: u64,
     source: u64,
     ports_each: u64,
     tell: Tell,
@@ -99,8 +97,9 @@ impl Worker {
             conns: Vec::new(),
             due: BinaryHeap::new(),
             waiting: VecDeque::new(),
+            begun: VecDeque::new(),
             opening: 0,
-            opening_limit: OPENING_LIMIT,
+            at_once: 0,
             source: 0,
             ports_each: u64::MAX,
             tell: Tell { measure, tallies: Vec::new(), counts: Counts::default(), hint: 0 },
@@ -156,27 +155,19 @@ impl Worker {
 
     /// Makes its part of the connections, each due when the rate says.
     fn open(&mut self, open: Open) -> anyhow::Result<()> {
-        let Open { groups, part, parts, source, ports_each, rate } = open;
-        let (mut number_of_all, mut order, begin_us) = (0_u64, Vec::new(), now_us());
+        let Open { groups, part, parts, source, ports_each, rate, at_once } = open;
+        let begin_us = now_us();
         for (index, group) in groups.iter().enumerate() {
-            for number in 0..group.connections {
-                if number_of_all % parts == part {
-                    let number = group.first + number;
-                    let gateway = number % group.gateways.len().max(1) as u64;
-                    order.push((gateway / GATEWAYS_AT_ONCE, u32::try_from(self.conns.len())?));
-                    self.conns.push(Conn::new(u16::try_from(index)?, number, group.transport));
-                }
-                number_of_all += 1;
+            for number in share(group.connections, group.gateways.len() as u64, part, parts) {
+                let place = self.conns.len();
+                self.due
+                    .push(Reverse((begin_us + (place as f64 * 1e6 / rate) as u64, u32::try_from(place)?)));
+                self.conns.push(Conn::new(u16::try_from(index)?, group.first + number, group.transport));
             }
-        }
-        order.sort_unstable();
-        for (place, (_, index)) in order.into_iter().enumerate() {
-            self.due.push(Reverse((begin_us + (place as f64 * 1e6 / rate) as u64, index)));
         }
         make_room(self.conns.len())?;
         self.tell.tallies = vec![Tally::default(); groups.len()];
-        (self.groups, self.source, self.ports_each) = (groups, source, ports_each);
-        self.opening_limit = (OPENING_LIMIT / parts.max(1)).max(OPENING_LEAST);
+        (self.groups, self.source, self.ports_each, self.at_once) = (groups, source, ports_each, at_once);
         Ok(())
     }
 
@@ -208,7 +199,8 @@ impl Worker {
                 Phase::Opening | Phase::Open => {}
             }
         }
-        while self.opening < self.opening_limit {
+        self.give_up(now);
+        while self.opening < self.at_once {
             let Some((at_us, index)) = self.waiting.pop_front() else { break };
             let conn = &self.conns[index as usize];
             // What was due before it was dropped is not any more.
@@ -217,6 +209,19 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Those that a server takes and does not answer would else keep others from opening.
+    fn give_up(&mut self, now: u64) {
+        while let Some((began_us, index)) = self.begun.front().copied()
+            && began_us + OPENING_TIMEOUT_US <= now
+        {
+            self.begun.pop_front();
+            let conn = &self.conns[index as usize];
+            if conn.phase == Phase::Opening && conn.began_us == began_us {
+                self.lost(index as usize, "not open after a minute".to_owned(), None);
+            }
+        }
     }
 
     fn begin(&mut self, index: usize) -> anyhow::Result<()> {
@@ -230,6 +235,7 @@ impl Worker {
         conn.reader = Reader::new(group.transport);
         (conn.stream, conn.phase, conn.has_asked, conn.began_us) =
             (Some(stream), Phase::Opening, false, now_us());
+        self.begun.push_back((conn.began_us, index as u32));
         self.opening += 1;
         Ok(())
     }

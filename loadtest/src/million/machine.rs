@@ -16,7 +16,7 @@ const PAGE_BYTES: u64 = 4_096;
 /// The machine's memory, as its kernel says.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Machine {
-    /// Free, or can be freed.
+    /// Free, or the page cache of files. Not `MemAvailable`, which counts the inodes of open sockets as if they could be given back.
     pub available_bytes: u64,
     /// What the kernel keeps of sockets, files and the like.
     pub slab_bytes: u64,
@@ -30,10 +30,9 @@ impl Machine {
     pub(super) fn read() -> anyhow::Result<Self> {
         let meminfo = read("/proc/meminfo")?;
         let sockstat = read("/proc/net/sockstat")?;
-        let kib = |name| number_behind(&meminfo, name, ":").map(|kib| kib * 1_024);
         Ok(Self {
-            available_bytes: kib("MemAvailable").context("no MemAvailable in /proc/meminfo")?,
-            slab_bytes: kib("Slab").unwrap_or_default(),
+            available_bytes: available(&meminfo).context("/proc/meminfo is not as proc(5) says")?,
+            slab_bytes: bytes(&meminfo, "Slab").unwrap_or_default(),
             tcp_bytes: tcp(&sockstat, "mem").unwrap_or_default() * PAGE_BYTES,
             tcp_sockets: tcp(&sockstat, "inuse").unwrap_or_default(),
         })
@@ -42,6 +41,16 @@ impl Machine {
 
 fn read(path: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| path.to_owned())
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let [free, buffers, cached, shared] =
+        ["MemFree", "Buffers", "Cached", "Shmem"].map(|name| bytes(meminfo, name));
+    Some((free? + buffers? + cached?).saturating_sub(shared?))
+}
+
+fn bytes(meminfo: &str, name: &str) -> Option<u64> {
+    number_behind(meminfo, name, ":").map(|kib| kib * 1_024)
 }
 
 fn number_behind(text: &str, name: &str, colon: &str) -> Option<u64> {
@@ -175,8 +184,9 @@ mod tests {
     fn the_kernels_figures_are_found() {
         let sockstat = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 1 alloc 7 mem 2\nUDP: inuse 3 mem 4\n";
         assert_eq!((tcp(sockstat, "inuse"), tcp(sockstat, "mem"), tcp("", "mem")), (Some(5), Some(2), None));
-        let meminfo = "MemTotal: 10 kB\nMemAvailable:   7 kB\nSlab: 3 kB\n";
-        assert_eq!(number_behind(meminfo, "MemAvailable", ":"), Some(7));
+        let meminfo = "MemTotal: 90 kB\nMemFree: 10 kB\nMemAvailable:   70 kB\nBuffers: 2 kB\nCached: 7 kB\nShmem: 4 kB\n";
+        assert_eq!(available(meminfo), Some(15 * 1_024));
+        assert_eq!(available("MemFree: 10 kB\n"), None);
         let machine = Machine::read().unwrap();
         assert!(machine.available_bytes > 0 && machine.slab_bytes > 0, "{machine:?}");
     }
